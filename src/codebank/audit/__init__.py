@@ -1,0 +1,1 @@
+"""Proves that orders, ledger, log and statement agree; draws the control room."""

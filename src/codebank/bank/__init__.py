@@ -1,0 +1,1 @@
+"""Decides whether money may move, and remembers that it did."""

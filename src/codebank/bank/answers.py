@@ -1,0 +1,72 @@
+"""Writes the bank's answers as messages of codebank.v1."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from codebank.bank.cards import CardView
+from codebank.bank.decline import advice_of, response_code_of
+from codebank.bank.service import Answer
+from codebank.events import Advice, CardStatus, DeclineCode, PaymentState, PaymentStatus
+from codebank.v1 import bank_pb2 as pb
+
+_STATUS: Final = {status: pb.PaymentStatus.Value(f"PAYMENT_STATUS_{status.name}") for status in PaymentStatus}
+_DECLINE: Final = {code: pb.DeclineCode.Value(f"DECLINE_CODE_{code.name}") for code in DeclineCode}
+_ADVICE: Final = {advice: pb.Advice.Value(f"ADVICE_{advice.name}") for advice in Advice}
+_CARD_STATUS: Final = {status: pb.CardStatus.Value(f"CARD_STATUS_{status.name}") for status in CardStatus}
+
+
+def authorize_response(answer: Answer) -> pb.AuthorizeResponse:
+    """Write the answer to a charge."""
+    payment = payment_message(answer.payment, answer.idempotency_key)
+    if not answer.is_stored:
+        payment.ClearField("payment_id")
+    return pb.AuthorizeResponse(payment=payment, replayed=answer.replayed)
+
+
+def payment_message(payment: PaymentState, key: str) -> pb.Payment:
+    """Write a payment."""
+    code = payment.decline_code
+    return pb.Payment(
+        payment_id=str(payment.payment_id),
+        status=_STATUS[payment.status],
+        decline_code=_DECLINE[code] if code else pb.DECLINE_CODE_UNSPECIFIED,
+        advice=_ADVICE[advice_of(code)] if code else pb.ADVICE_UNSPECIFIED,
+        response_code=response_code_of(code),
+        amount=pb.Money(amount_minor=payment.amount_minor, currency=payment.currency),
+        refunded=pb.Money(amount_minor=payment.refunded_minor, currency=payment.currency),
+        card_masked=payment.card_masked,
+        card_brand=payment.card_brand,
+        description=payment.description,
+        parcelas=payment.parcelas,
+        idempotency_key=key,
+        created_at=_timestamp(payment.created_at),
+        updated_at=_timestamp(payment.updated_at),
+    )
+
+
+def card_message(view: CardView) -> pb.Card:
+    """Write a card with its account."""
+    account, card = view.account, view.card
+    return pb.Card(
+        card_id=str(card.card_id),
+        account_id=str(card.account_id),
+        token=view.token,
+        masked=card.masked,
+        brand=card.brand,
+        expiry_month=card.expiry_month,
+        expiry_year=card.expiry_year,
+        status=_CARD_STATUS[card.status],
+        holder_name=account.holder_name,
+        limit=pb.Money(amount_minor=account.limit_minor, currency=account.currency),
+        used=pb.Money(amount_minor=account.used_minor, currency=account.currency),
+    )
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp

@@ -1,0 +1,137 @@
+"""Ledger entries: debit one account, credit another, chained by hash. Pure.
+
+A charge of a card debits the cardholder's receivable (they owe the bank) and credits the merchant's payable (the
+bank owes them). Giving back is the same entry the other way round; no entry is ever changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+#: The hash before the first entry of an account.
+GENESIS_HASH: Final = bytes(32)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Kind(StrEnum):
+    """Kinds of ledger account."""
+
+    #: What a cardholder owes.
+    RECEIVABLE = "receivable"
+    #: What a merchant is owed.
+    PAYABLE = "payable"
+    #: Interest and fees.
+    INCOME = "income"
+    #: Bill payments and settlement.
+    CASH = "cash"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger."""
+
+    account_id: UUID
+    #: 1, 2, 3 … per account.
+    entry_number: int
+    debit_kind: Kind
+    debit_id: UUID
+    credit_kind: Kind
+    credit_id: UUID
+    amount_minor: int
+    currency: str
+    payment_id: UUID
+    created_at: datetime
+    hash: bytes
+
+
+def charge_entry(
+    account_id: UUID,
+    merchant_id: UUID,
+    amount_minor: int,
+    currency: str,
+    payment_id: UUID,
+    now: datetime,
+    *,
+    after_number: int,
+    after_hash: bytes,
+) -> Entry:
+    """Write what a charge moves, as the next entry of the account's chain."""
+    debit, credit = (Kind.RECEIVABLE, account_id), (Kind.PAYABLE, merchant_id)
+    return _next(account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash)
+
+
+def refund_entry(
+    account_id: UUID,
+    merchant_id: UUID,
+    amount_minor: int,
+    currency: str,
+    payment_id: UUID,
+    now: datetime,
+    *,
+    after_number: int,
+    after_hash: bytes,
+) -> Entry:
+    """Write what giving back moves, as the next entry of the account's chain."""
+    debit, credit = (Kind.PAYABLE, merchant_id), (Kind.RECEIVABLE, account_id)
+    return _next(account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash)
+
+
+def _next(
+    account_id: UUID,
+    debit: tuple[Kind, UUID],
+    credit: tuple[Kind, UUID],
+    amount_minor: int,
+    currency: str,
+    payment_id: UUID,
+    now: datetime,
+    after_number: int,
+    after_hash: bytes,
+) -> Entry:
+    number = after_number + 1
+    digest = chain_hash(after_hash, number, debit, credit, amount_minor, currency, payment_id, now)
+    return Entry(account_id, number, *debit, *credit, amount_minor, currency, payment_id, now, digest)
+
+
+def chain_hash(
+    before: bytes,
+    number: int,
+    debit: tuple[str, UUID],
+    credit: tuple[str, UUID],
+    amount_minor: int,
+    currency: str,
+    payment_id: UUID,
+    at: datetime,
+) -> bytes:
+    """Hash an entry together with the hash of the one before it (SHA-256)."""
+    micros = (at - _EPOCH) // _MICROSECOND
+    text = f"{number}|{debit[0]}:{debit[1]}|{credit[0]}:{credit[1]}|{amount_minor}|{currency}|{payment_id}|{micros}"
+    return hashlib.sha256(before + text.encode()).digest()
+
+
+def first_broken(entries: Iterable[Entry]) -> int | None:
+    """Give the number of the first entry of an account whose number or hash does not follow, or None."""
+    before, expected = GENESIS_HASH, 1
+    for entry in entries:
+        debit, credit = (entry.debit_kind, entry.debit_id), (entry.credit_kind, entry.credit_id)
+        digest = chain_hash(
+            before,
+            expected,
+            debit,
+            credit,
+            entry.amount_minor,
+            entry.currency,
+            entry.payment_id,
+            entry.created_at,
+        )
+        if entry.entry_number != expected or entry.hash != digest:
+            return expected
+        before, expected = entry.hash, expected + 1
+    return None

@@ -1,0 +1,64 @@
+"""What can be told from a card's number and expiry alone, without asking any bank.
+
+Numbers: ISO/IEC 7812-1 (length and Luhn check digit).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from codebank.civil import local_day
+
+NUMBER_DIGITS_MIN: Final = 12
+NUMBER_DIGITS_MAX: Final = 19
+
+_DIGITS: Final = re.compile(r"[0-9]{12,19}")
+_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+
+#: First match wins. Elo and Hipercard issue inside ranges that begin like others'.
+_BRANDS: Final = (
+    ("elo", re.compile(r"^(4011|4389(35|90)|4576|5041|5066|5067|509|6277|6362|6363|650|6516|6550)")),
+    ("hipercard", re.compile(r"^(6062|3841)")),
+    ("amex", re.compile(r"^3[47]")),
+    ("visa", re.compile(r"^4")),
+    ("mastercard", re.compile(r"^(5[1-5]|2(22[1-9]|2[3-9]|[3-6]|7[01]|720))")),
+)
+
+
+def is_number_shaped(number: str) -> bool:
+    """Tell whether the text is 12 to 19 ASCII digits."""
+    return _DIGITS.fullmatch(number) is not None
+
+
+def passes_luhn(number: str) -> bool:
+    """Tell whether the last digit is the Luhn check digit of the ones before it (ISO/IEC 7812-1, annex B)."""
+    if not number.isascii() or not number.isdigit():
+        return False
+    digits = [ord(character) - 48 for character in reversed(number)]
+    return (sum(digits[0::2]) + sum(_DOUBLED[digit] for digit in digits[1::2])) % 10 == 0
+
+
+def with_check_digit(body: str) -> str:
+    """Append the Luhn check digit to the digits of a number."""
+    return next(body + digit for digit in "0123456789" if passes_luhn(body + digit))
+
+
+def brand_of(number: str) -> str:
+    """Name the brand that a number belongs to: visa, mastercard, elo, amex, hipercard or `card`."""
+    for brand, pattern in _BRANDS:
+        if pattern.match(number):
+            return brand
+    return "card"
+
+
+def mask(number: str) -> str:
+    """Hide all but the last four digits."""
+    return f"•••• {number[-4:]}"
+
+
+def is_expired(expiry_year: int, expiry_month: int, now: datetime) -> bool:
+    """Tell whether a card is past the last moment of its expiry month, on Brazil's calendar."""
+    today = local_day(now)
+    return (expiry_year, expiry_month) < (today.year, today.month)

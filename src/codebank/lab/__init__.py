@@ -1,0 +1,1 @@
+"""Shows how we know: load, kills, simulation."""

@@ -1,0 +1,1 @@
+"""Gives any process what it needs: database, migrations, web, gRPC, health."""

@@ -1,0 +1,80 @@
+"""Words and dates in the reader's language: Brazilian Portuguese first, English beside it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from importlib import resources
+from typing import Any, Final
+
+from codebank.civil import local_time
+from codebank.money import Money, format_money
+
+LANGUAGES: Final = ("pt", "en")
+#: The language's name for a page's `lang` attribute.
+LANGUAGE_TAGS: Final = {"pt": "pt-BR", "en": "en"}
+
+_MONTHS: Final = {
+    "pt": ("jan", "fev", "mar", "abr", "mai", "jun", "jul", "ago", "set", "out", "nov", "dez"),
+    "en": ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The sentences of a room in every language, by key."""
+
+    sentences: Mapping[str, Mapping[str, str]]
+
+    def say(self, language: str, key: str, **values: object) -> str:
+        """Give the sentence of a key, with the values put in; amounts are written as the language writes them."""
+        sentence = self.sentences[language][key]
+        if not values:
+            return sentence
+        shown = {name: format_money(v, language) if isinstance(v, Money) else v for name, v in values.items()}
+        return sentence.format(**shown)
+
+
+def load_words(*packages: str) -> Words:
+    """Read `words/pt.toml` and `words/en.toml` of the packages; later packages win."""
+    sentences: dict[str, dict[str, str]] = {}
+    for language in LANGUAGES:
+        sentences[language] = {}
+        for package in packages:
+            file = resources.files(package) / "words" / f"{language}.toml"
+            sentences[language].update(_flatten(tomllib.loads(file.read_text(encoding="utf-8"))))
+    return Words(sentences)
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def choose_language(cookie: str | None, accept_language: str) -> str:
+    """Choose the reader's language: what they set, else what their browser asks for, else Portuguese."""
+    if cookie in LANGUAGES:
+        return str(cookie)
+    for part in accept_language.lower().split(","):
+        tag = part.partition(";")[0].strip()[:2]
+        if tag in LANGUAGES:
+            return tag
+    return LANGUAGES[0]
+
+
+def day_text(moment: datetime | date, language: str) -> str:
+    """Write a day as `23 nov`, on the calendar of São Paulo."""
+    day = local_time(moment) if isinstance(moment, datetime) else moment
+    return f"{day.day} {_MONTHS[language][day.month - 1]}"
+
+
+def time_text(moment: datetime, *, seconds: bool = False) -> str:
+    """Write a time of day as `14:05`, on the clock of São Paulo."""
+    return local_time(moment).strftime("%H:%M:%S" if seconds else "%H:%M")

@@ -1,0 +1,1 @@
+"""GENERATED from proto/ by `make proto`: do not edit."""
