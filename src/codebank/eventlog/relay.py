@@ -1,0 +1,119 @@
+"""The relay: ships the outbox to the log, so that the log holds each event once, in order per account.
+
+One relay leads, by a lock of the bank's database; others stand by. Shipping a batch has two commits, one on the log
+and one on the outbox, and a crash may fall between them. So a relay that begins to lead first looks at the tail of the
+log and removes from the outbox whatever is there already. That suffices because a batch is on the log whole or not at
+all, the next one is shipped only after the last was removed, and no batch is larger than the tail that is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from codebank.eventlog import outbox
+from codebank.eventlog.log import EventLog, Fenced, Writer
+from codebank.events import PAYMENTS_TOPIC
+from codebank.runtime.database import CONNECTION_ERRORS, connect, listening
+from codebank.runtime.telemetry import Telemetry, fields
+
+log = logging.getLogger(__name__)
+
+#: The largest batch that any relay ever ships, so that a tail of this size shows the last batch whole.
+BATCH_CEILING: Final = 1000
+_POLL_SECONDS: Final = 0.5
+_BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1, 2)
+
+
+@dataclass
+class Relay:
+    """Ships the outbox of one bank."""
+
+    bank_dsn: str
+    log: EventLog
+    telemetry: Telemetry
+    batch_max: int = 500
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Lead or stand by until asked to stop; a batch under way is finished first."""
+        batch_max = min(self.batch_max, BATCH_CEILING)
+        stopping = asyncio.create_task(self._wake_on(stop))
+        failures = 0
+        try:
+            async with listening(self.bank_dsn, "outbox", lambda _payload: self._woken.set(), role="relay"):
+                while not stop.is_set():
+                    try:
+                        await self._lead(stop, batch_max)
+                        failures = 0
+                    except (*CONNECTION_ERRORS, Fenced) as error:
+                        self.telemetry.gauge("codebank_relay_leading").set(0)
+                        log.warning("relay begins anew: %s", error, extra=fields(error=type(error).__name__))
+                        await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                        failures += 1
+        finally:
+            stopping.cancel()
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._woken.set()
+
+    async def _lead(self, stop: asyncio.Event, batch_max: int) -> None:
+        """Take the lock on a connection of its own: whoever loses the connection loses the lead."""
+        connection = await connect(self.bank_dsn, role="relay")
+        try:
+            if not await self._take_lock(connection, stop):
+                return
+            writer = await self.log.open_writer(PAYMENTS_TOPIC)
+            await self._recover(connection, writer)
+            self.telemetry.gauge("codebank_relay_leading").set(1)
+            while not stop.is_set():
+                self._woken.clear()
+                shipped = await self._ship(connection, writer, batch_max)
+                if shipped < batch_max:
+                    await self._report(connection)
+                if shipped == 0:
+                    await _pause(self._woken, _POLL_SECONDS)
+        finally:
+            self.telemetry.gauge("codebank_relay_leading").set(0)
+            connection.terminate()
+
+    async def _take_lock(self, connection: asyncpg.Connection, stop: asyncio.Event) -> bool:
+        while not stop.is_set():
+            if await connection.fetchval("select pg_try_advisory_lock($1)", outbox.RELAY_LOCK):
+                return True
+            self.telemetry.ready.set()  # a stand-by is ready too
+            await _pause(stop, _POLL_SECONDS)
+        return False
+
+    async def _recover(self, connection: asyncpg.Connection, writer: Writer) -> None:
+        there = [UUID(record.headers["ce_id"]) for record in await writer.tail(BATCH_CEILING)]
+        removed = await outbox.remove_by_event(connection, there)
+        if removed:
+            log.info("relay found events on the log already", extra=fields(events=removed))
+        self.telemetry.ready.set()
+
+    async def _ship(self, connection: asyncpg.Connection, writer: Writer, batch_max: int) -> int:
+        rows = await outbox.read_batch(connection, batch_max)
+        if rows:
+            await writer.append([row.record for row in rows])
+            await outbox.remove(connection, rows)
+            self.telemetry.counter("codebank_relay_events_total").inc(len(rows))
+        return len(rows)
+
+    async def _report(self, connection: asyncpg.Connection) -> None:
+        waiting = await outbox.backlog(connection)
+        self.telemetry.gauge("codebank_outbox_events").set(waiting.events)
+        self.telemetry.gauge("codebank_outbox_age_seconds").set(waiting.age_milliseconds / 1000)
+
+
+async def _pause(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

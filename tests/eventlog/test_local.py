@@ -1,0 +1,63 @@
+"""The embedded log keeps the port's promises, and survives what happens to its database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from codebank.eventlog.local import LocalLog
+from codebank.runtime.database import CONNECTION_ERRORS, open_pool
+from tests.conftest import Databases
+from tests.eventlog.conformance import TOPIC, LogConformance, join, leave_all, read_until, record
+
+
+@pytest.fixture
+async def log(databases: Databases) -> AsyncIterator[LocalLog]:
+    pool = await open_pool(databases.dsn("log"))
+    yield LocalLog(pool, databases.dsn("log"), member_timeout_seconds=1)
+    await leave_all()
+    await pool.close()
+
+
+class TestLocalLog(LogConformance):
+    """The embedded log."""
+
+
+@pytest.mark.anyio
+async def test_a_reader_survives_the_loss_of_its_connections(log: LocalLog, databases: Databases) -> None:
+    writer = await log.open_writer(TOPIC)
+    reader = await join(log, "g")
+    await writer.append([record("key", 1)])
+    await read_until(reader, 1)
+
+    keeper = await databases.connect("log")
+    await keeper.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    await keeper.close()
+
+    await writer.append([record("key", 2)])
+    found: list[bytes] = []
+    for _ in range(20):
+        # It may be told of the loss once or twice; calling it again is all that is asked of it. It keeps no
+        # positions here, so it may begin again, but leaves nothing out.
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            found += [item.value for item in await reader.read(10, 0.2)]
+        if b"2" in found:
+            break
+    assert found in ([b"2"], [b"1", b"2"])
+
+
+@pytest.mark.anyio
+async def test_a_failed_append_leaves_nothing(log: LocalLog) -> None:
+    writer = await log.open_writer(TOPIC)
+    bad = record("key", 2)
+    broken = type(bad)(bad.key, bad.value, {"header": "\x00"})  # jsonb holds no NUL
+
+    with pytest.raises(Exception, match="unsupported Unicode"):
+        await writer.append([record("key", 1), broken])
+
+    assert sum((await log.ends(TOPIC)).values()) == 0
