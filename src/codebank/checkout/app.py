@@ -1,0 +1,61 @@
+"""The checkout as a running role: its pool, its client of the bank, its resolver, its pages and REST."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+
+from codebank.checkout.api import api_routes
+from codebank.checkout.bank import BankClient
+from codebank.checkout.resolver import Resolver
+from codebank.checkout.service import Shop
+from codebank.checkout.tasks import Tasks
+from codebank.checkout.web import Web
+from codebank.runtime.database import open_pool
+from codebank.runtime.pages import Pages, Site
+from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.web import create_app
+from codebank.settings import Settings
+from codebank.test_cards import DEMO_MERCHANT_NAME
+
+#: How long a leased order is left to its resolver.
+_LEASE_SECONDS = 2
+
+
+@contextlib.asynccontextmanager
+async def running_shop(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Starlette]:
+    """Give the shop's application with its resolver at work; on leaving, finish the calls under way."""
+    pool = await open_pool(settings.database_url("checkout"), max_size=settings.pool_size_max, role="checkout")
+    bank = BankClient(settings.bank_target(), settings.merchant_key, settings.call_budget_seconds)
+    shop = Shop(pool, bank, telemetry, settings.web_secret, DEMO_MERCHANT_NAME, settings.resolve_after_seconds)
+    tasks = Tasks()
+    site = Site(
+        section="checkout",
+        home="/",
+        demo=settings.demo,
+        checkout_url=settings.checkout_home(),
+        statement_url=settings.statement_home(),
+        audit_url=settings.audit_home(),
+    )
+    pages = Pages("codebank.checkout", site)
+    web = Web(shop, pages, tasks, settings.secure_cookies)
+    app = create_app(
+        pages=pages,
+        routes=[*api_routes(shop, tasks), *web.routes()],
+        telemetry=telemetry,
+        connect=[settings.statement_home()],
+        secure_cookies=settings.secure_cookies,
+    )
+    resolver = asyncio.create_task(Resolver(shop, settings.cancel_after_seconds, _LEASE_SECONDS).run())
+    try:
+        yield app
+    finally:
+        resolver.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await resolver
+        await tasks.drain(settings.stop_grace_seconds)
+        await bank.close()
+        await pool.close()

@@ -1,0 +1,137 @@
+"""The bank as the checkout sees it: one call, a deadline, a bounded retry with the same key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import grpc
+
+from codebank.checkout.order import Approved, Cancelled, CardInput, Declined, Order, Outcome, Unknown
+from codebank.money import Money
+from codebank.runtime.telemetry import fields
+from codebank.v1 import bank_pb2 as pb
+from codebank.v1 import bank_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+#: What may heal: the call is repeated with the same key, so it charges once at most.
+_RETRIED: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.INTERNAL,
+}
+#: The first try's part of the budget, so that a second fits.
+_FIRST_TRY_SHARE: Final = 0.6
+_PAUSE_SECONDS: Final = 0.05
+_OPTIONS: Final = (
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass
+class BankClient:
+    """Calls the bank as one merchant."""
+
+    target: str
+    merchant_key: str
+    budget_seconds: int
+    _channel: grpc.aio.Channel | None = field(default=None, init=False)
+
+    @property
+    def _stub(self) -> Any:
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=list(_OPTIONS))
+        return bank_pb2_grpc.BankStub(self._channel)
+
+    async def authorize(self, order: Order, card: CardInput, description: str) -> Outcome:
+        """Charge an order; the order's id is the key. Unknown where no answer came within the budget."""
+        request = pb.AuthorizeRequest(
+            card_data=pb.CardData(
+                number=card.number, expiry_month=card.expiry_month, expiry_year=card.expiry_year, cvv=card.cvv
+            ),
+            amount=pb.Money(amount_minor=order.total.amount_minor, currency=order.total.currency),
+            description=description,
+            parcelas=order.parcelas,
+            idempotency_key=str(order.order_id),
+        )
+        try:
+            response = await self._within_budget(lambda timeout: self._call("Authorize", request, timeout))
+        except grpc.aio.AioRpcError as error:
+            # A request that the bank refuses as wrong charged nothing, but only the bank can say so for sure.
+            log.warning("no answer from the bank", extra=fields(order=order.order_id, status=error.code().name))
+            return Unknown(error.code().name)
+        return _outcome(response.payment)
+
+    async def find(self, order_id: UUID) -> Outcome | None:
+        """Ask what became of an order; None where the bank never saw it. Unknown where it does not answer."""
+        request = pb.GetPaymentRequest(idempotency_key=str(order_id))
+        try:
+            response = await self._within_budget(lambda timeout: self._call("GetPayment", request, timeout))
+        except grpc.aio.AioRpcError as error:
+            return None if error.code() is grpc.StatusCode.NOT_FOUND else Unknown(error.code().name)
+        return _outcome(response.payment)
+
+    async def cancel(self, order_id: UUID) -> Outcome:
+        """Make sure that an order is never charged. Unknown where the bank does not answer."""
+        request = pb.CancelRequest(idempotency_key=str(order_id))
+        try:
+            response = await self._within_budget(lambda timeout: self._call("Cancel", request, timeout))
+        except grpc.aio.AioRpcError as error:
+            return Unknown(error.code().name)
+        if response.outcome == pb.CancelResponse.OUTCOME_NOTHING_CHARGED:
+            return _outcome(response.payment)
+        return Cancelled(UUID(response.payment.payment_id) if response.HasField("payment") else None)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    async def _call(self, method: str, request: Any, timeout_seconds: float) -> Any:
+        metadata = (("authorization", f"Bearer {self.merchant_key}"),)
+        return await getattr(self._stub, method)(
+            request, timeout=timeout_seconds, metadata=metadata, wait_for_ready=False
+        )
+
+    async def _within_budget(self, call: Callable[[float], Awaitable[Answer]]) -> Answer:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.budget_seconds
+        share, pause_seconds = _FIRST_TRY_SHARE, _PAUSE_SECONDS
+        while True:
+            try:
+                return await call(max(0.05, (deadline - loop.time()) * share))
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _RETRIED or loop.time() + pause_seconds >= deadline:
+                    raise
+            share = 1
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 (jitter, not a secret)
+            pause_seconds = min(pause_seconds * 2, 1)
+
+
+def _outcome(payment: pb.Payment) -> Outcome:
+    payment_id = UUID(payment.payment_id) if payment.payment_id else None
+    decided_at = payment.created_at.ToDatetime(tzinfo=UTC)
+    if payment.status == pb.PAYMENT_STATUS_APPROVED and payment_id is not None:
+        return Approved(payment_id, Money(payment.amount.amount_minor, payment.amount.currency), decided_at)
+    if payment.status == pb.PAYMENT_STATUS_DECLINED:
+        code = pb.DeclineCode.Name(payment.decline_code).removeprefix("DECLINE_CODE_").lower()
+        advice = pb.Advice.Name(payment.advice).removeprefix("ADVICE_").lower()
+        return Declined(payment_id, code, advice, decided_at)
+    return Cancelled(payment_id)

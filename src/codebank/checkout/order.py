@@ -1,0 +1,207 @@
+"""Orders: what a basket costs, what a buyer typed, and what the bank's answer makes of an order. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from codebank.card import is_expired, is_number_shaped, passes_luhn
+from codebank.errors import Violation
+from codebank.money import AMOUNT_MINOR_MAX, Money
+
+QUANTITY_MAX: Final = 99
+ITEMS_MAX: Final = 20
+PARCELAS_MAX: Final = 12
+#: The currency of the shop.
+CURRENCY: Final = "BRL"
+
+_EXPIRY: Final = re.compile(r"\s*([0-9]{1,2})\s*/\s*([0-9]{2}|[0-9]{4})\s*")
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands."""
+
+    #: Written down, the bank not yet asked.
+    PENDING = "pending"
+    #: The bank was asked, its answer is not known.
+    PROCESSING = "processing"
+    PAID = "paid"
+    DECLINED = "declined"
+    #: Never charged, or given back, because its outcome stayed unknown for too long.
+    CANCELLED = "cancelled"
+
+
+#: An order in one of these changes no more.
+ENDED: Final = frozenset({OrderStatus.PAID, OrderStatus.DECLINED, OrderStatus.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderLine:
+    """One product of an order, as it was when the buyer confirmed."""
+
+    product: str
+    name: str
+    quantity: int
+    unit_price_minor: int
+
+    @property
+    def total_minor(self) -> int:
+        """What the line costs."""
+        return self.quantity * self.unit_price_minor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A basket that a buyer confirmed. Its id is the idempotency key at the bank: one order, one charge."""
+
+    order_id: UUID
+    status: OrderStatus
+    total: Money
+    parcelas: int
+    lines: tuple[OrderLine, ...]
+    #: Masked; nothing else of the card is kept.
+    card_masked: str
+    card_brand: str
+    created_at: datetime
+    payment_id: UUID | None = None
+    decline_code: str | None = None
+    advice: str | None = None
+    #: When the bank decided.
+    decided_at: datetime | None = None
+    #: When the answer was written down here.
+    settled_at: datetime | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the order changes no more."""
+        return self.status in ENDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardInput:
+    """A card as its holder typed it; passed on to the bank and forgotten."""
+
+    number: str
+    expiry_month: int
+    expiry_year: int
+    cvv: str
+
+    def __repr__(self) -> str:
+        return "CardInput(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """The bank moved the money."""
+
+    payment_id: UUID
+    amount: Money
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The bank refused."""
+
+    payment_id: UUID | None
+    code: str
+    advice: str
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The bank made sure that nothing is charged."""
+
+    payment_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The bank's answer did not come; the money may have moved or not."""
+
+    reason: str
+
+
+Outcome = Approved | Declined | Cancelled | Unknown
+
+
+class AmountMismatch(Exception):
+    """The bank charged another amount than the order's."""
+
+
+def settle(order: Order, outcome: Outcome, now: datetime) -> Order:
+    """Give the order after an answer. An ended order stays as it is, whatever comes late.
+
+    Raises AmountMismatch when the bank approved another amount.
+    """
+    if order.is_ended:
+        return order
+    match outcome:
+        case Unknown():
+            return replace(order, status=OrderStatus.PROCESSING)
+        case Cancelled(payment_id):
+            return replace(order, status=OrderStatus.CANCELLED, payment_id=payment_id, settled_at=now)
+        case Declined(payment_id, code, advice, decided_at):
+            return replace(
+                order,
+                status=OrderStatus.DECLINED,
+                payment_id=payment_id,
+                decline_code=code,
+                advice=advice,
+                decided_at=decided_at,
+                settled_at=now,
+            )
+        case Approved(payment_id, amount, decided_at):
+            if amount != order.total:
+                raise AmountMismatch(f"order {order.order_id} is {order.total}, the bank charged {amount}")
+            return replace(order, status=OrderStatus.PAID, payment_id=payment_id, decided_at=decided_at, settled_at=now)
+
+
+def should_cancel(order: Order, now: datetime, cancel_after_seconds: int) -> bool:
+    """Tell whether an outcome has been unknown for too long to wait for it."""
+    return not order.is_ended and now - order.created_at >= timedelta(seconds=cancel_after_seconds)
+
+
+def total_of(lines: Sequence[OrderLine]) -> Money:
+    """Add up an order. Raises ValueError where it is nothing or more than one payment may be."""
+    total = sum(line.total_minor for line in lines)
+    if not 1 <= total <= AMOUNT_MINOR_MAX:
+        raise ValueError(f"an order of {total} minor units cannot be paid")
+    return Money(total, CURRENCY)
+
+
+def split(total_minor: int, parcelas: int) -> list[int]:
+    """Split a total into parcelas that add up to the cent; the first ones carry the rest."""
+    share, rest = divmod(total_minor, parcelas)
+    return [share + (1 if number < rest else 0) for number in range(parcelas)]
+
+
+def check_card(card: CardInput, now: datetime) -> list[Violation]:
+    """Check what can be known of a card without a bank, naming every wrong field."""
+    violations = []
+    if not is_number_shaped(card.number) or not passes_luhn(card.number):
+        violations.append(Violation("card.number", "is not a card number"))
+    if not 1 <= card.expiry_month <= 12:
+        violations.append(Violation("card.expiry_month", "must be 1 to 12"))
+    if not 2000 <= card.expiry_year <= 2099:
+        violations.append(Violation("card.expiry_year", "must have four digits, 2000 to 2099"))
+    if not violations and is_expired(card.expiry_year, card.expiry_month, now):
+        violations.append(Violation("card.expiry_month", "is past"))
+    if not (card.cvv.isascii() and card.cvv.isdigit() and len(card.cvv) in (3, 4)):
+        violations.append(Violation("card.cvv", "must be three or four digits"))
+    return violations
+
+
+def read_expiry(text: str) -> tuple[int, int] | None:
+    """Read `MM/AA` as month and year, or None where it is neither."""
+    match = _EXPIRY.fullmatch(text)
+    if match is None:
+        return None
+    year = int(match[2])
+    return int(match[1]), year if year >= 100 else 2000 + year

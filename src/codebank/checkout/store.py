@@ -1,0 +1,235 @@
+"""What the shop remembers: products, baskets, orders. Every SQL statement of the room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from codebank.checkout.catalogue import CATALOGUE, Product
+from codebank.checkout.order import Order, OrderLine, OrderStatus
+from codebank.money import Money
+from codebank.runtime.database import Connection
+from codebank.wire import new_id
+
+_PRODUCT: Final = "slug, price_minor, name_pt, name_en, about_pt, about_en"
+
+
+@dataclass(frozen=True, slots=True)
+class BasketLine:
+    """A product in a basket, at today's price."""
+
+    product: Product
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Basket:
+    """What a buyer has gathered."""
+
+    basket_id: UUID
+    attempt_key: UUID
+    lines: tuple[BasketLine, ...]
+
+    @property
+    def total_minor(self) -> int:
+        """What it costs today."""
+        return sum(line.quantity * line.product.price_minor for line in self.lines)
+
+    @property
+    def count(self) -> int:
+        """How many things are in it."""
+        return sum(line.quantity for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An order with what only the shop knows of it."""
+
+    order: Order
+    basket_id: UUID | None
+    request_hash: bytes
+
+
+async def seed_products(connection: Connection) -> None:
+    """Put the catalogue on sale. Safe to repeat; prices and words follow the program."""
+    await connection.executemany(
+        "insert into product (slug, place, price_minor, name_pt, name_en, about_pt, about_en)"
+        " values ($1, $2, $3, $4, $5, $6, $7) on conflict (slug) do update set price_minor = excluded.price_minor,"
+        " name_pt = excluded.name_pt, name_en = excluded.name_en, about_pt = excluded.about_pt,"
+        " about_en = excluded.about_en",
+        [
+            (item.slug, place, item.price_minor, item.name_pt, item.name_en, item.about_pt, item.about_en)
+            for place, item in enumerate(CATALOGUE, start=1)
+        ],
+    )
+
+
+async def list_products(connection: Connection, after: str, limit: int) -> list[Product]:
+    """Give products in the shop's order, those behind `after`."""
+    rows = await connection.fetch(
+        f"select {_PRODUCT} from product where place > coalesce((select place from product where slug = $1), 0)"
+        " order by place limit $2",
+        after,
+        limit,
+    )
+    return [Product(**row) for row in rows]
+
+
+async def find_products(connection: Connection, slugs: Sequence[str]) -> dict[str, Product]:
+    """Find products by their slugs."""
+    rows = await connection.fetch(f"select {_PRODUCT} from product where slug = any($1)", list(slugs))
+    return {row["slug"]: Product(**row) for row in rows}
+
+
+async def read_basket(connection: Connection, basket_id: UUID, *, lock: bool = False) -> Basket | None:
+    """Read a basket, under its lock where an order is to be made of it."""
+    row = await connection.fetchrow(
+        f"select attempt_key from basket where basket_id = $1{' for update' if lock else ''}", basket_id
+    )
+    if row is None:
+        return None
+    lines = await connection.fetch(
+        f"select quantity, {_PRODUCT} from basket_line join product on slug = product where basket_id = $1"
+        " order by added_at, slug",
+        basket_id,
+    )
+    return Basket(
+        basket_id,
+        row["attempt_key"],
+        tuple(
+            BasketLine(Product(**{key: value for key, value in line.items() if key != "quantity"}), line["quantity"])
+            for line in lines
+        ),
+    )
+
+
+async def add_basket(connection: Connection) -> UUID:
+    """Make an empty basket."""
+    basket_id = new_id()
+    await connection.execute("insert into basket (basket_id, attempt_key) values ($1, $2)", basket_id, new_id())
+    return basket_id
+
+
+async def set_quantity(connection: Connection, basket_id: UUID, product: str, quantity: int) -> None:
+    """Set how many of a product are in a basket; none takes it out."""
+    if quantity <= 0:
+        await connection.execute("delete from basket_line where (basket_id, product) = ($1, $2)", basket_id, product)
+        return
+    await connection.execute(
+        "insert into basket_line (basket_id, product, quantity) values ($1, $2, $3)"
+        " on conflict (basket_id, product) do update set quantity = excluded.quantity",
+        basket_id,
+        product,
+        quantity,
+    )
+
+
+async def begin_next_attempt(connection: Connection, basket_id: UUID, *, empty: bool) -> None:
+    """Give a basket a new key, so that its next payment is another one; emptied where it was paid."""
+    await connection.execute("update basket set attempt_key = $2 where basket_id = $1", basket_id, new_id())
+    if empty:
+        await connection.execute("delete from basket_line where basket_id = $1", basket_id)
+
+
+async def add_order(
+    connection: Connection, order: Order, key: str, request_hash: bytes, basket_id: UUID | None, resolve_at: datetime
+) -> bool:
+    """Keep a new order with its lines; False where its key made one before."""
+    added = await connection.fetchrow(
+        "insert into orders (order_id, basket_id, idempotency_key, request_hash, status, total_minor, currency,"
+        " parcelas, card_masked, card_brand, created_at, resolve_at)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (idempotency_key) do nothing"
+        " returning order_id",
+        order.order_id,
+        basket_id,
+        key,
+        request_hash,
+        order.status,
+        order.total.amount_minor,
+        order.total.currency,
+        order.parcelas,
+        order.card_masked,
+        order.card_brand,
+        order.created_at,
+        resolve_at,
+    )
+    if added is None:
+        return False
+    await connection.executemany(
+        "insert into order_line (order_id, place, product, name, quantity, unit_price_minor)"
+        " values ($1, $2, $3, $4, $5, $6)",
+        [
+            (order.order_id, place, line.product, line.name, line.quantity, line.unit_price_minor)
+            for place, line in enumerate(order.lines, start=1)
+        ],
+    )
+    return True
+
+
+async def find_order(
+    connection: Connection, *, order_id: UUID | None = None, key: str | None = None, lock: bool = False
+) -> Kept | None:
+    """Read an order by its id or its key, under its lock where it is to be settled."""
+    row = await connection.fetchrow(
+        f"select * from orders where order_id = $1 or idempotency_key = $2{' for update' if lock else ''}",
+        order_id,
+        key,
+    )
+    if row is None:
+        return None
+    lines = await connection.fetch(
+        "select product, name, quantity, unit_price_minor from order_line where order_id = $1 order by place",
+        row["order_id"],
+    )
+    return Kept(_order(row, lines), row["basket_id"], row["request_hash"])
+
+
+def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
+    return Order(
+        order_id=row["order_id"],
+        status=OrderStatus(row["status"]),
+        total=Money(row["total_minor"], row["currency"]),
+        parcelas=row["parcelas"],
+        lines=tuple(OrderLine(**line) for line in lines),
+        card_masked=row["card_masked"],
+        card_brand=row["card_brand"],
+        created_at=row["created_at"],
+        payment_id=row["payment_id"],
+        decline_code=row["decline_code"],
+        advice=row["advice"],
+        decided_at=row["decided_at"],
+        settled_at=row["settled_at"],
+    )
+
+
+async def write_settled(connection: Connection, order: Order) -> None:
+    """Write what an answer made of an order whose lock is held."""
+    await connection.execute(
+        "update orders set status = $2, payment_id = $3, decline_code = $4, advice = $5, decided_at = $6,"
+        " settled_at = $7 where order_id = $1",
+        order.order_id,
+        order.status,
+        order.payment_id,
+        order.decline_code,
+        order.advice,
+        order.decided_at,
+        order.settled_at,
+    )
+
+
+async def lease_unresolved(connection: Connection, now: datetime, lease_seconds: int, limit: int) -> list[UUID]:
+    """Take orders whose outcome is unknown, so that no other resolver looks at them for a while."""
+    rows = await connection.fetch(
+        "update orders set resolve_at = $2 where order_id in (select order_id from orders"
+        " where status in ('pending', 'processing') and resolve_at <= $1"
+        " order by resolve_at limit $3 for update skip locked) returning order_id",
+        now,
+        now + timedelta(seconds=lease_seconds),
+        limit,
+    )
+    return [row["order_id"] for row in rows]

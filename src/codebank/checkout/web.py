@@ -1,0 +1,221 @@
+"""The shop's pages: catalogue, product, basket, payment, order. All work without JavaScript."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from codebank.card import brand_of
+from codebank.checkout import store
+from codebank.checkout.api import read_order_id
+from codebank.checkout.order import CURRENCY, PARCELAS_MAX, QUANTITY_MAX, CardInput, check_card, read_expiry, split
+from codebank.checkout.orderpage import order_view
+from codebank.checkout.service import EmptyBasket, Shop, StaleAttempt, TotalChanged
+from codebank.checkout.tasks import Tasks
+from codebank.errors import Code, CodebankError
+from codebank.money import Money
+from codebank.runtime.http import read_form
+from codebank.runtime.pages import Pages
+from codebank.test_cards import TEST_CARDS
+from codebank.wire import utc_now
+
+_COOKIE: Final = "basket"
+_COOKIE_SECONDS: Final = 30 * 24 * 3600
+#: Which field of the form shows what is wrong with which part of the card.
+_FORM_FIELDS: Final = {
+    "card.number": "number",
+    "card.expiry_month": "expiry",
+    "card.expiry_year": "expiry",
+    "card.cvv": "cvv",
+}
+
+
+@dataclass
+class Web:
+    """Answers the shop's pages."""
+
+    shop: Shop
+    pages: Pages
+    tasks: Tasks
+    secure_cookies: bool
+
+    def routes(self) -> list[Route]:
+        """List the routes of the pages."""
+        return [
+            Route("/", self.catalogue, methods=["GET"]),
+            Route("/products/{slug}", self.product, methods=["GET"]),
+            Route("/basket", self.basket, methods=["GET"]),
+            Route("/basket", self.change_basket, methods=["POST"]),
+            Route("/payment", self.payment, methods=["GET"]),
+            Route("/payment", self.pay, methods=["POST"]),
+            Route("/orders/{order_id}", self.order, methods=["GET"]),
+            Route("/orders/{order_id}/status", self.order_status, methods=["GET"]),
+        ]
+
+    async def catalogue(self, request: Request) -> Response:
+        """Show what is on sale."""
+        async with self.shop.pool.acquire() as connection:
+            products = await store.list_products(connection, "", 100)
+        return await self._page(request, "catalogue.html", {"products": products})
+
+    async def product(self, request: Request) -> Response:
+        """Show one product."""
+        slug = request.path_params["slug"]
+        async with self.shop.pool.acquire() as connection:
+            found = await store.find_products(connection, [slug]) if "\0" not in slug else {}
+        if slug not in found:
+            raise CodebankError(Code.NOT_FOUND, "no such product")
+        return await self._page(request, "product.html", {"product": found[slug]})
+
+    async def basket(self, request: Request) -> Response:
+        """Show the basket."""
+        return await self._page(request, "basket.html", {"quantity_max": QUANTITY_MAX})
+
+    async def change_basket(self, request: Request) -> Response:
+        """Put a product into the basket, or set how many of it there are."""
+        form = await read_form(request)
+        slug, quantity = form.get("product", ""), _read_quantity(form.get("quantity", "1"))
+        async with self.shop.pool.acquire() as connection, connection.transaction():
+            if "\0" in slug or slug not in await store.find_products(connection, [slug]):
+                raise CodebankError(Code.NOT_FOUND, "no such product")
+            basket = await self._read_basket(request)
+            basket_id = basket.basket_id if basket else await store.add_basket(connection)
+            present = {line.product.slug: line.quantity for line in basket.lines} if basket else {}
+            if form.get("action") == "add":
+                quantity += present.get(slug, 0)
+            await store.set_quantity(connection, basket_id, slug, min(quantity, QUANTITY_MAX))
+        response = RedirectResponse("/basket", status_code=303)
+        response.set_cookie(
+            _COOKIE,
+            str(basket_id),
+            max_age=_COOKIE_SECONDS,
+            httponly=True,
+            samesite="lax",
+            secure=self.secure_cookies,
+        )
+        return response
+
+    async def payment(self, request: Request) -> Response:
+        """Show the payment form of the basket."""
+        return await self._payment_page(request, {}, {})
+
+    async def _payment_page(
+        self, request: Request, errors: dict[str, str], form: dict[str, str], notice: str = "", status: int = 200
+    ) -> Response:
+        basket = await self._read_basket(request)
+        if basket is None or not basket.lines:
+            return RedirectResponse("/basket", status_code=303)
+        choices = [(count, _shares(basket.total_minor, count)) for count in range(1, PARCELAS_MAX + 1)]
+        values: dict[str, Any] = {
+            "errors": errors,
+            "notice": notice,
+            # The number and the CVV are never written back into a page.
+            "expiry": form.get("expiry", "") if "expiry" not in errors else "",
+            "parcelas": form.get("parcelas", "1"),
+            "choices": choices,
+            "test_cards": TEST_CARDS,
+        }
+        return await self._page(request, "payment.html", values, status=status)
+
+    async def pay(self, request: Request) -> Response:
+        """Place the order and have it paid; whoever sends the page again is shown the order that it made."""
+        form = await read_form(request)
+        basket_id, attempt_key = self._basket_id(request), _read_uuid(form.get("attempt", ""))
+        if basket_id is None or attempt_key is None:
+            return RedirectResponse("/basket", status_code=303)
+        card, wrong = _read_card(form)
+        parcelas, total = form.get("parcelas", "1"), form.get("total_minor", "")
+        if wrong or not _is_small_number(parcelas, PARCELAS_MAX) or not _is_small_number(total, 10**12):
+            errors = {name: self.pages.say(request, f"payment.wrong_{name}") for name in wrong}
+            return await self._payment_page(request, errors, form, status=422)
+        language = self.pages.language(request)
+        try:
+            placed = await self.shop.place_basket(basket_id, attempt_key, int(total), card, int(parcelas), language)
+        except StaleAttempt:
+            return await self._payment_page(request, {}, form, self.pages.say(request, "payment.stale"), 409)
+        except TotalChanged:
+            return await self._payment_page(request, {}, form, self.pages.say(request, "payment.changed"), 409)
+        except EmptyBasket:
+            return RedirectResponse("/basket", status_code=303)
+        if placed.is_new:
+            await self.tasks.finish(self.shop.pay(placed.order, card))
+        return RedirectResponse(f"/orders/{placed.order.order_id}", status_code=303)
+
+    async def order(self, request: Request) -> Response:
+        """Show an order of this browser's basket."""
+        return await self._page(request, "order.html", await self._order_values(request))
+
+    async def order_status(self, request: Request) -> Response:
+        """Give the part of the order's page that changes."""
+        values = await self._order_values(request)
+        html = self.pages.block(request, "order.html", "status", values | {"basket_count": 0})
+        return HTMLResponse(html, headers={"cache-control": "no-store"})
+
+    async def _order_values(self, request: Request) -> dict[str, Any]:
+        async with self.shop.pool.acquire() as connection:
+            kept = await store.find_order(connection, order_id=read_order_id(request))
+        # Another browser's order is no order here.
+        if kept is None or kept.basket_id is None or kept.basket_id != self._basket_id(request):
+            raise CodebankError(Code.NOT_FOUND, "no such order")
+        return {"order": kept.order, "view": order_view(kept.order, self.pages.site.statement_url)}
+
+    async def _page(self, request: Request, template: str, values: dict[str, Any], *, status: int = 200) -> Response:
+        basket = await self._read_basket(request)
+        shared = {
+            "basket": basket,
+            "basket_count": basket.count if basket else 0,
+            "basket_total": Money(basket.total_minor, CURRENCY) if basket else Money(0, CURRENCY),
+            "price": lambda minor: Money(minor, CURRENCY),
+        }
+        return self.pages.render(request, template, shared | values, status=status)
+
+    def _basket_id(self, request: Request) -> UUID | None:
+        return _read_uuid(request.cookies.get(_COOKIE, ""))
+
+    async def _read_basket(self, request: Request) -> store.Basket | None:
+        basket_id = self._basket_id(request)
+        if basket_id is None:
+            return None
+        async with self.shop.pool.acquire() as connection:
+            return await store.read_basket(connection, basket_id)
+
+
+def _shares(total_minor: int, count: int) -> tuple[Money, bool]:
+    """Give the first parcela of a choice, and whether the others are a cent less."""
+    shares = split(total_minor, count)
+    return Money(shares[0], CURRENCY), shares[0] != shares[-1]
+
+
+def _read_card(form: dict[str, str]) -> tuple[CardInput, set[str]]:
+    number = form.get("number", "").replace(" ", "").replace("-", "")
+    expiry = read_expiry(form.get("expiry", ""))
+    card = CardInput(
+        number=number,
+        expiry_month=expiry[0] if expiry else 0,
+        expiry_year=expiry[1] if expiry else 0,
+        cvv=form.get("cvv", "").strip(),
+    )
+    wrong = {_FORM_FIELDS[violation.field] for violation in check_card(card, utc_now())}
+    if brand_of(number) == "amex" and len(card.cvv) != 4:
+        wrong.add("cvv")
+    return card, wrong
+
+
+def _read_quantity(text: str) -> int:
+    return min(int(text), QUANTITY_MAX) if text.isascii() and text.isdigit() and len(text) <= 4 else 1
+
+
+def _is_small_number(text: str, largest: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 13 and 1 <= int(text) <= largest
+
+
+def _read_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
