@@ -1,0 +1,68 @@
+"""The statement as running roles: the pages with their pushes, and the projector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+
+from codebank.eventlog.local import LocalLog
+from codebank.runtime.database import open_pool
+from codebank.runtime.pages import Pages, Site
+from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.web import create_app
+from codebank.settings import Settings
+from codebank.statement.api import Api
+from codebank.statement.live import Hub
+from codebank.statement.projector import Projector
+from codebank.statement.sign_in import SignIn
+from codebank.statement.web import Web
+
+
+@contextlib.asynccontextmanager
+async def running_statement(settings: Settings, telemetry: Telemetry) -> AsyncIterator[tuple[Starlette, Hub]]:
+    """Give the statement's application and the hub of its open pages."""
+    dsn = settings.database_url("statement")
+    pool = await open_pool(dsn, max_size=settings.pool_size_max, role="statement")
+    sign_in = SignIn(pool, settings.sign_in_attempts_max, settings.session_hours)
+    site = Site(
+        section="statement",
+        home="/",
+        demo=settings.demo,
+        checkout_url=settings.checkout_home(),
+        statement_url=settings.statement_home(),
+        audit_url=settings.audit_home(),
+    )
+    pages = Pages("codebank.statement", site)
+    hub = Hub(dsn, telemetry)
+    web = Web(sign_in, pages, hub, settings.secure_cookies, settings.session_hours)
+    api = Api(sign_in, settings.checkout_home(), settings.secure_cookies, settings.session_hours)
+    app = create_app(
+        pages=pages,
+        routes=[*api.routes(), *web.routes()],
+        telemetry=telemetry,
+        secure_cookies=settings.secure_cookies,
+    )
+    try:
+        async with hub.running():
+            yield app, hub
+    finally:
+        await pool.close()
+
+
+async def run_projector(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    """Run one projector until asked to stop."""
+    log_dsn = settings.database_url("log")
+    log_pool = await open_pool(log_dsn, max_size=4, role="projector")
+    pool = await open_pool(settings.database_url("statement"), max_size=4, role="projector")
+    log = LocalLog(log_pool, log_dsn, settings.member_timeout_seconds)
+    member = f"{socket.gethostname()}-{os.getpid()}"
+    try:
+        await Projector(pool, log, telemetry, member, settings.projector_batch_max).run(stop)
+    finally:
+        await pool.close()
+        await log_pool.close()

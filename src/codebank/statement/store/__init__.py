@@ -1,0 +1,1 @@
+"""What the statement remembers: every SQL statement of the room, by topic."""

@@ -1,0 +1,114 @@
+"""What the projector reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from uuid import UUID
+
+from codebank.eventlog.log import Record
+from codebank.events import Event
+from codebank.runtime.database import Connection
+from codebank.statement.line import Line
+
+
+async def read_positions(connection: Connection, topic: str, partitions: Collection[int]) -> Mapping[int, int]:
+    """Tell how far partitions were read."""
+    rows = await connection.fetch(
+        "select partition, next_offset from position where topic = $1 and partition = any($2)",
+        topic,
+        list(partitions),
+    )
+    return {row["partition"]: row["next_offset"] for row in rows}
+
+
+async def move_position(connection: Connection, topic: str, partition: int, old: int, new: int) -> bool:
+    """Move a position from where the reader believes it to be; False where it is not there."""
+    row = await connection.fetchrow(
+        "insert into position as p (topic, partition, next_offset) select $1, $2, $4 where $3 = 0"
+        " or exists (select from position where topic = $1 and partition = $2)"
+        " on conflict (topic, partition) do update set next_offset = $4 where p.next_offset = $3"
+        " returning next_offset",
+        topic,
+        partition,
+        old,
+        new,
+    )
+    return row is not None
+
+
+async def read_sequences(connection: Connection, account_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Tell which event of each account was applied last."""
+    rows = await connection.fetch(
+        "select account_id, sequence from account where account_id = any($1)", list(account_ids)
+    )
+    return {row["account_id"]: row["sequence"] for row in rows}
+
+
+async def read_excused(connection: Connection, account_ids: Collection[UUID]) -> set[UUID]:
+    """Tell which accounts have unreadable records on file."""
+    keys = [str(account_id).encode() for account_id in account_ids]
+    rows = await connection.fetch("select distinct key from dead_letter where key = any($1)", keys)
+    return {UUID(row["key"].decode()) for row in rows}
+
+
+async def write_accounts(connection: Connection, events: Sequence[Event]) -> None:
+    """Write accounts as their last events tell them."""
+    rows = [
+        (
+            event.account_id,
+            event.account.holder_name,
+            event.account.status,
+            event.account.currency,
+            event.account.limit_minor,
+            event.account.used_minor,
+            event.sequence,
+            event.occurred_at,
+        )
+        for event in events
+    ]
+    await connection.execute(
+        "insert into account (account_id, holder_name, status, currency, limit_minor, used_minor, sequence, updated_at)"
+        " select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],"
+        " $7::bigint[], $8::timestamptz[]) on conflict (account_id) do update set"
+        " holder_name = excluded.holder_name, status = excluded.status, limit_minor = excluded.limit_minor,"
+        " used_minor = excluded.used_minor, sequence = excluded.sequence, updated_at = excluded.updated_at",
+        *(list(column) for column in zip(*rows, strict=True)),
+    )
+
+
+_LINE_FIELDS = (
+    "account_id", "payment_id", "sequence", "first_sequence", "merchant_name", "merchant_category", "description",
+    "amount_minor", "currency", "parcelas", "status", "decline_code", "refunded_minor", "card_masked",
+    "available_minor", "occurred_at", "local_day", "search_text",
+)  # fmt: skip
+
+
+async def write_lines(connection: Connection, lines: Sequence[Line]) -> None:
+    """Write lines; one that is there already changes its state and keeps its place."""
+    columns = [[getattr(line, name) for line in lines] for name in _LINE_FIELDS]
+    await connection.execute(
+        f"insert into line ({', '.join(_LINE_FIELDS)})"
+        " select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],"
+        " $8::bigint[], $9::text[], $10::int[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::bigint[],"
+        " $16::timestamptz[], $17::date[], $18::text[])"
+        " on conflict (account_id, payment_id) do update set sequence = excluded.sequence, status = excluded.status,"
+        " refunded_minor = excluded.refunded_minor",
+        *columns,
+    )
+
+
+async def write_dead_letters(connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
+    """Put unreadable records aside with the reason, where each came from, and every byte of it."""
+    await connection.executemany(
+        'insert into dead_letter (topic, partition, "offset", reason, key, value, headers)'
+        " values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
+        [
+            (record.topic, record.partition, record.offset, reason, record.key, record.value, dict(record.headers))
+            for record, reason in letters
+        ],
+    )
+
+
+async def announce(connection: Connection, account_id: UUID, sequence: int) -> None:
+    """Wake the open pages of an account, once this transaction is committed."""
+    await connection.execute("select pg_notify('line', $1)", f"{account_id}:{sequence}")

@@ -1,0 +1,129 @@
+"""What the pages and REST read: accounts and lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from codebank.runtime.database import Connection
+from codebank.statement.line import Line, search_form
+
+_LINE: Final = (
+    "account_id, payment_id, sequence, first_sequence, merchant_name, merchant_category, description, amount_minor,"
+    " currency, parcelas, status, decline_code, refunded_minor, card_masked, available_minor, occurred_at, local_day"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as its cardholder sees it."""
+
+    account_id: UUID
+    holder_name: str
+    status: str
+    currency: str
+    limit_minor: int
+    used_minor: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which lines are wanted."""
+
+    text: str = ""
+    first_day: date | None = None
+    last_day: date | None = None
+    #: `settled` for approved and given back, or one status.
+    status: str = "settled"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a payment's line appeared."""
+
+    status: str
+    occurred_at: datetime
+    projected_at: datetime
+
+
+async def read_accounts(connection: Connection, cardholder_id: UUID) -> list[Account]:
+    """Read a cardholder's accounts, those that have been told of, in their order."""
+    rows = await connection.fetch(
+        "select a.account_id, a.holder_name, a.status, a.currency, a.limit_minor, a.used_minor, a.sequence"
+        " from cardholder_account c join account a using (account_id) where c.cardholder_id = $1 order by c.place",
+        cardholder_id,
+    )
+    return [Account(**row) for row in rows]
+
+
+async def read_lines(
+    connection: Connection, account_id: UUID, wanted: Filter, *, before: int | None, limit: int
+) -> list[Line]:
+    """Read lines, newest first, those before a first sequence."""
+    conditions, values = ["account_id = $1"], [account_id]
+    _narrow(wanted, conditions, values)
+    if before is not None:
+        values.append(before)  # type: ignore[arg-type]
+        conditions.append(f"first_sequence < ${len(values)}")
+    rows = await connection.fetch(
+        f"select {_LINE} from line where {' and '.join(conditions)} order by first_sequence desc limit {int(limit)}",
+        *values,
+    )
+    return [_line(row) for row in rows]
+
+
+async def read_changed(connection: Connection, account_id: UUID, after: int, limit: int) -> list[Line]:
+    """Read the lines that events after a number made or changed, oldest first."""
+    rows = await connection.fetch(
+        f"select {_LINE} from line where account_id = $1 and sequence > $2 order by sequence limit {int(limit)}",
+        account_id,
+        after,
+    )
+    return [_line(row) for row in rows]
+
+
+async def sum_lines(connection: Connection, account_id: UUID, wanted: Filter) -> tuple[int, int]:
+    """Count the lines wanted, and add up what they moved."""
+    conditions: list[str] = ["account_id = $1"]
+    values: list[Any] = [account_id]
+    _narrow(wanted, conditions, values)
+    row = await connection.fetchrow(
+        "select count(*) as count,"
+        " coalesce(sum(amount_minor - refunded_minor) filter (where status <> 'declined'), 0)::bigint as moved"
+        f" from line where {' and '.join(conditions)}",
+        *values,
+    )
+    assert row is not None
+    return row["count"], row["moved"]
+
+
+def _narrow(wanted: Filter, conditions: list[str], values: list[Any]) -> None:
+    if wanted.status == "settled":
+        conditions.append("status <> 'declined'")
+    elif wanted.status != "all":
+        values.append(wanted.status)
+        conditions.append(f"status = ${len(values)}")
+    if wanted.text:
+        values.append(search_form(wanted.text))
+        conditions.append(f"position(${len(values)} in search_text) > 0")
+    for day, sign in ((wanted.first_day, ">="), (wanted.last_day, "<=")):
+        if day is not None:
+            values.append(day)
+            conditions.append(f"local_day {sign} ${len(values)}")
+
+
+async def find_arrival(connection: Connection, payment_id: UUID) -> Arrival | None:
+    """Tell when a payment's line appeared, if it did."""
+    row = await connection.fetchrow(
+        "select status, occurred_at, projected_at from line where payment_id = $1", payment_id
+    )
+    return Arrival(**row) if row else None
+
+
+def _line(row: asyncpg.Record) -> Line:
+    return Line(**row)
