@@ -13,8 +13,8 @@
     ["Mastercard", /^(5[1-5]|2(22[1-9]|2[3-9]|[3-6]|7[01]|720))/],
   ];
   const brandOf = (number) => (brands.find(([, pattern]) => pattern.test(number)) || [""])[0];
-  const grouped = (number) =>
-    brandOf(number) === "Amex"
+  const grouped = (number, brand) =>
+    brand === "Amex"
       ? [number.slice(0, 4), number.slice(4, 10), number.slice(10, 15)].filter(Boolean).join(" ")
       : (number.slice(0, 19).match(/.{1,4}/g) || []).join(" ");
   const passesLuhn = (number) =>
@@ -25,30 +25,45 @@
 
   // Keeps the caret behind the digit it was behind.
   const rewrite = (input, format) => {
+    const atEnd = input.selectionStart === input.value.length;
     const before = digits(input.value.slice(0, input.selectionStart)).length;
-    input.value = format(digits(input.value));
-    let place = 0;
-    for (let seen = 0; place < input.value.length && seen < before; place += 1) {
+    input.value = format(digits(input.value), input.value);
+    let place = atEnd ? input.value.length : 0;
+    for (let seen = 0; !atEnd && place < input.value.length && seen < before; place += 1) {
       if (/\d/.test(input.value[place])) seen += 1;
     }
     input.setSelectionRange(place, place);
   };
-  const show = (part, text) => {
-    const place = drawn && drawn.querySelector(`[data-part="${part}"]`);
+  // Browsers fill in both 12/34 and 12/2034; people type 9/34 as well.
+  const asExpiry = (text, typed) => {
+    const month = /^[2-9]/.test(text) || /^1\//.test(typed) ? `0${text}` : text;
+    const year = month.slice(2);
+    const short = year.startsWith("20") && year.length > 2 ? (year.length > 3 ? year.slice(2, 4) : year) : year.slice(0, 2);
+    return month.length > 2 ? `${month.slice(0, 2)}/${short}` : month;
+  };
+  const part = (name) => drawn && drawn.querySelector(`[data-part="${name}"]`);
+  const show = (name, text) => {
+    const place = part(name);
     if (place) place.textContent = text;
   };
+  const emptyNumber = part("number")?.textContent || "";
+  const emptyExpiry = field("expiry").placeholder;
 
-  field("number").addEventListener("input", (event) => {
-    rewrite(event.target, grouped);
-    const number = digits(event.target.value);
+  const showNumber = () => {
+    const number = digits(field("number").value);
+    const brand = brandOf(number);
     const hidden = number.length > 4 ? "•".repeat(number.length - 4) + number.slice(-4) : number;
-    show("number", grouped("0".repeat(16)).replace(/0/g, "•"));
-    if (number) show("number", hidden.match(/.{1,4}/g).join(" "));
-    show("brand", brandOf(number));
+    show("number", number ? grouped(hidden, brand) : emptyNumber);
+    show("brand", brand);
+    if (part("brand")) part("brand").dataset.brand = brand.toLowerCase();
+  };
+  field("number").addEventListener("input", (event) => {
+    rewrite(event.target, (number) => grouped(number, brandOf(number)));
+    showNumber();
   });
   field("expiry").addEventListener("input", (event) => {
-    rewrite(event.target, (text) => (text.length > 2 ? `${text.slice(0, 2)}/${text.slice(2, 4)}` : text));
-    show("expiry", event.target.value || "MM/AA");
+    rewrite(event.target, asExpiry);
+    show("expiry", event.target.value || emptyExpiry);
   });
   field("cvv").addEventListener("input", (event) => {
     event.target.value = digits(event.target.value).slice(0, 4);
@@ -66,17 +81,19 @@
       return 2000 + Number(match[2]) > now.getFullYear() ||
         (2000 + Number(match[2]) === now.getFullYear() && Number(match[1]) > now.getMonth());
     },
-    cvv: (text) => /^\d{3,4}$/.test(text),
+    cvv: (text) => text.length === (brandOf(digits(field("number").value)) === "Amex" ? 4 : 3) && /^\d+$/.test(text),
   };
   const check = (name) => {
     const input = field(name);
     const fits = checks[name](input.value);
-    input.setAttribute("aria-invalid", String(!fits));
+    if (fits) input.removeAttribute("aria-invalid");
+    else input.setAttribute("aria-invalid", "true");
     document.getElementById(`${input.id}-error`).textContent = fits ? "" : input.dataset.message;
     return fits;
   };
   for (const name of Object.keys(checks)) {
     field(name).addEventListener("blur", () => field(name).value && check(name));
+    field(name).addEventListener("input", () => field(name).getAttribute("aria-invalid") && check(name));
   }
 
   let sent = false;
@@ -98,5 +115,7 @@
     const button = form.querySelector("[data-pay]");
     button.removeAttribute("aria-busy");
     button.querySelector("[data-label]").textContent = button.dataset.ready;
+    showNumber();
+    show("expiry", field("expiry").value || emptyExpiry);
   });
 })();

@@ -1,0 +1,42 @@
+"""The audit as a running role: the control room, and the proof again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+from starlette.applications import Starlette
+
+from codebank.audit.store import open_sides
+from codebank.audit.web import ControlRoom
+from codebank.runtime.pages import Pages, Site
+from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.web import create_app
+from codebank.settings import Settings
+
+
+@contextlib.asynccontextmanager
+async def running_audit(
+    settings: Settings, telemetry: Telemetry, health: Mapping[str, int]
+) -> AsyncIterator[Starlette]:
+    """Give the control room's application, proving in the background."""
+    site = Site(
+        section="audit",
+        home="/",
+        demo=settings.demo,
+        checkout_url=settings.checkout_home(),
+        statement_url=settings.statement_home(),
+        audit_url=settings.audit_home(),
+    )
+    pages = Pages("codebank.audit", site)
+    async with open_sides(settings) as sides:
+        room = ControlRoom(sides, pages, telemetry, settings.host, health)
+        app = create_app(pages=pages, routes=room.routes(), telemetry=telemetry, secure_cookies=settings.secure_cookies)
+        proving = asyncio.create_task(room.keep_proving())
+        try:
+            yield app
+        finally:
+            proving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await proving
