@@ -8,16 +8,13 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from codebank.audit.store import Sides
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.database import CONNECTION_ERRORS
+from codebank.runtime.health import is_ready
 
 Reading = TypeVar("Reading")
-
-_HEALTH_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +175,5 @@ async def _recent(sides: Sides) -> list[Recent]:
 
 
 async def _roles(health: Mapping[str, int], host: str) -> dict[str, bool]:
-    answers = await asyncio.gather(*(asyncio.to_thread(_is_ready, host, port) for port in health.values()))
+    answers = await asyncio.gather(*(is_ready(host, port) for port in health.values()))
     return dict(zip(health, answers, strict=True))
-
-
-def _is_ready(host: str, port: int) -> bool:
-    try:
-        with urlopen(f"http://{host}:{port}/health/ready", timeout=_HEALTH_SECONDS) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError):
-        return False

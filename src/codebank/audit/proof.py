@@ -11,8 +11,10 @@ import asyncpg
 from codebank.audit import store
 from codebank.audit.reconcile import Check, PaymentFact, Proof, check_of, compare_payments, gaps
 from codebank.audit.store import Sides
+from codebank.errors import Code, CodebankError
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent
-from codebank.runtime.database import Connection
+from codebank.runtime.database import CONNECTION_ERRORS, Connection
+from codebank.settings import Settings
 from codebank.wire import MalformedEvent, decode_event
 
 _OUTBOX: Final = "select headers, value from outbox order by account_id, sequence"
@@ -34,6 +36,17 @@ class _Events:
     ids: set[str] = field(default_factory=set)
     repeated: list[str] = field(default_factory=list)
     unreadable: int = 0
+
+
+async def prove_once(settings: Settings) -> Proof:
+    """Open every side, prove, and close. Raises CodebankError where a side does not answer."""
+    try:
+        async with store.open_sides(settings) as sides:
+            return await prove(sides)
+    except CONNECTION_ERRORS as error:
+        raise CodebankError(
+            Code.UNAVAILABLE, f"a database does not answer: {error}", hint="start it with `codebank up`"
+        ) from None
 
 
 async def prove(sides: Sides) -> Proof:

@@ -32,10 +32,10 @@ class ItemBody(msgspec.Struct, forbid_unknown_fields=True):
 class CardBody(msgspec.Struct, forbid_unknown_fields=True):
     """The card that pays."""
 
-    number: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{12,19}\z")]
+    number: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{12,19}\Z")]
     expiry_month: Annotated[int, msgspec.Meta(ge=1, le=12)]
     expiry_year: Annotated[int, msgspec.Meta(ge=2000, le=2099)]
-    cvv: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{3,4}\z")]
+    cvv: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{3,4}\Z")]
 
 
 class OrderBody(msgspec.Struct, forbid_unknown_fields=True):

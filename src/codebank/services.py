@@ -1,0 +1,155 @@
+"""THE TABLE: role → how it is built, its ports, its databases. The one wiring file: step through it to see it all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from codebank.audit.app import running_audit
+from codebank.bank.app import serve_bank
+from codebank.bank.seed import seed_bank
+from codebank.bank.vault import Vault
+from codebank.checkout.app import running_shop
+from codebank.checkout.store import seed_products
+from codebank.eventlog.local import LocalLog
+from codebank.eventlog.relay import Relay
+from codebank.runtime.database import connect, open_pool
+from codebank.runtime.migrate import migrate
+from codebank.runtime.serve import serve_app
+from codebank.runtime.telemetry import Telemetry
+from codebank.settings import DATABASES, Settings
+from codebank.statement.app import run_projector, running_statement
+from codebank.statement.sign_in import password_hasher
+from codebank.statement.store.people import add_cardholder
+from codebank.test_cards import DEMO_ACCOUNT, DEMO_EMAIL, DEMO_NAME, DEMO_PASSWORD
+
+Run = Callable[[Settings, Telemetry, asyncio.Event], Awaitable[None]]
+
+#: How long an open statement page may take to let go; it comes back by itself.
+_PAGES_GRACE_SECONDS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One kind of process."""
+
+    name: str
+    run: Run
+    #: The setting that holds its health port.
+    health_port: str
+    #: The setting that holds its own port, and what is served there; empty where it serves nothing.
+    port: str
+    serves: str
+    databases: tuple[str, ...]
+    #: Roles of one group start together, after the groups before.
+    group: str
+
+
+async def _relay(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    dsn = settings.database_url("log")
+    pool = await open_pool(dsn, max_size=2, role="relay")
+    try:
+        log = LocalLog(pool, dsn, settings.member_timeout_seconds)
+        await Relay(settings.database_url("bank"), log, telemetry, settings.relay_batch_max).run(stop)
+    finally:
+        await pool.close()
+
+
+async def _checkout(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    async with running_shop(settings, telemetry) as app:
+        await serve_app(
+            app,
+            settings.host,
+            settings.checkout_port,
+            stop,
+            grace_seconds=settings.stop_grace_seconds,
+            on_ready=telemetry.ready.set,
+        )
+
+
+async def _statement(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    async with running_statement(settings, telemetry) as (app, hub):
+        await serve_app(
+            app,
+            settings.host,
+            settings.statement_port,
+            stop,
+            grace_seconds=_PAGES_GRACE_SECONDS,
+            on_ready=telemetry.ready.set,
+            on_stop=hub.close,
+        )
+
+
+async def _audit(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    async with running_audit(settings, telemetry, health_ports(settings)) as app:
+        await serve_app(
+            app,
+            settings.host,
+            settings.audit_port,
+            stop,
+            grace_seconds=_PAGES_GRACE_SECONDS,
+            on_ready=telemetry.ready.set,
+        )
+
+
+ROLES: Final[Mapping[str, Role]] = {
+    role.name: role
+    for role in (
+        Role("bank", serve_bank, "bank_health_port", "bank_port", "the bank's gRPC", ("bank",), "first"),
+        Role("relay", _relay, "relay_health_port", "", "", ("bank", "log"), "first"),
+        Role("projector", run_projector, "projector_health_port", "", "", ("log", "statement"), "first"),
+        Role(
+            "checkout", _checkout, "checkout_health_port", "checkout_port", "the shop's pages", ("checkout",), "second"
+        ),
+        Role(
+            "statement",
+            _statement,
+            "statement_health_port",
+            "statement_port",
+            "the statement's pages",
+            ("statement",),
+            "second",
+        ),
+        Role("audit", _audit, "audit_health_port", "audit_port", "the control room", DATABASES, "second"),
+    )
+}
+
+
+def health_ports(settings: Settings) -> dict[str, int]:
+    """Give every role's health port."""
+    return {role.name: getattr(settings, role.health_port) for role in ROLES.values()}
+
+
+def all_ports(settings: Settings) -> list[tuple[int, str, str]]:
+    """List every port that the roles open, with the setting that moves it and what it is for."""
+    named = [(role.port, role.serves) for role in ROLES.values() if role.port]
+    named += [(role.health_port, f"health and metrics of the {role.name}") for role in ROLES.values()]
+    return [(getattr(settings, field), f"CODEBANK_{field.upper()}", what) for field, what in named]
+
+
+async def migrate_all(settings: Settings) -> dict[str, list[str]]:
+    """Bring every database up to date and tell which files were applied."""
+    applied = {}
+    for database in DATABASES:
+        connection = await connect(settings.database_url(database), role="migrate")
+        try:
+            applied[database] = await migrate(connection, database)
+        finally:
+            await connection.close()
+    return applied
+
+
+async def seed_all(settings: Settings) -> None:
+    """Put the demo's data into every database. Safe to repeat."""
+    bank = await connect(settings.database_url("bank"), role="seed")
+    await seed_bank(bank, Vault(settings.vault_key), settings.merchant_key)
+    await bank.close()
+    checkout = await connect(settings.database_url("checkout"), role="seed")
+    await seed_products(checkout)
+    await checkout.close()
+    statement = await connect(settings.database_url("statement"), role="seed")
+    password_hash = password_hasher().hash(DEMO_PASSWORD)
+    await add_cardholder(statement, DEMO_EMAIL, DEMO_NAME, password_hash, [DEMO_ACCOUNT])
+    await statement.close()

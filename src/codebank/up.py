@@ -1,0 +1,226 @@
+"""`codebank up`: everything on this machine, nothing to install. Keeps it running until Ctrl-C, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from codebank.errors import Code, CodebankError
+from codebank.runtime.health import is_ready
+from codebank.runtime.ports import PortTaken, check_ports
+from codebank.runtime.postgres import EmbeddedPostgres, prepare_databases
+from codebank.runtime.statelock import StateLock
+from codebank.runtime.supervisor import Child, Supervisor
+from codebank.runtime.unprivileged import make_folder
+from codebank.services import ROLES, all_ports, migrate_all, seed_all
+from codebank.settings import DATABASES, PREFIX, READER_ROLE, Settings
+
+#: Kept in the state folder: what a new machine makes once, and must never lose.
+_SECRETS: Final = ("vault_key", "operator_key", "merchant_key", "web_secret")
+_SECRETS_FILE: Final = "secrets.json"
+#: What the running system was started with, so that other commands find it.
+_RUNNING_FILE: Final = "running.json"
+_LOCK_FILE: Final = "up.lock"
+#: After a kill -9 of an earlier `up`, its roles may hold their ports until they have finished.
+_PORT_PATIENCE_SECONDS: Final = 12
+#: A role's own grace comes first; this is what the supervisor adds before it kills.
+_EXTRA_GRACE_SECONDS: Final = 5
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Machine:
+    """The whole system on one machine."""
+
+    settings: Settings
+    say: Say
+    postgres: EmbeddedPostgres | None = None
+    supervisor: Supervisor | None = None
+
+    async def start(self) -> None:
+        """Start the database, prepare it, and start the roles in order."""
+        settings = self.settings
+        if not settings.postgres:
+            self.say("starting PostgreSQL")
+            # In this thread, on purpose: the server would die with the thread that starts it.
+            self.postgres = EmbeddedPostgres(settings.state / "postgres")
+            self.postgres.start()
+            await prepare_databases(self.postgres.dsn("postgres", "postgres"), list(DATABASES), READER_ROLE)
+        for database, names in (await migrate_all(settings)).items():
+            if names:
+                self.say(f"migrated {database}: {', '.join(names)}")
+        if settings.demo:
+            await seed_all(settings)
+        self.say("starting bank, relay, projector, checkout, statement, audit")
+        grace_seconds = settings.stop_grace_seconds + _EXTRA_GRACE_SECONDS
+        self.supervisor = Supervisor(_children(settings), self.say, grace_seconds=grace_seconds)
+        await self.supervisor.start()
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Keep everything running until asked to stop."""
+        keeping = asyncio.create_task(self.postgres.keep_running(self.say)) if self.postgres else None
+        await stop.wait()
+        if keeping is not None:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+
+    async def stop(self) -> None:
+        """Stop the roles in reverse order, then the database."""
+        if self.supervisor is not None:
+            await self.supervisor.stop()
+        if self.postgres is not None:
+            self.postgres.stop()
+
+
+def _children(settings: Settings) -> list[Child]:
+    environment = {**os.environ, **settings.environment()}
+    children = []
+    for role in ROLES.values():
+        port = getattr(settings, role.health_port)
+
+        async def ready(port: int = port) -> bool:
+            return await is_ready(settings.host, port)
+
+        children.append(
+            Child(
+                name=role.name,
+                argv=[sys.executable, "-m", "codebank", "run", role.name],
+                env=environment,
+                ready=ready,
+                log_path=settings.state / "logs" / f"{role.name}.log",
+                group=role.group,
+            )
+        )
+    return children
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """Give the addresses that people use."""
+    return {
+        "shop": settings.checkout_home(),
+        "statement": settings.statement_home(),
+        "control room": settings.audit_home(),
+        "bank (gRPC)": f"localhost:{settings.bank_port}",
+    }
+
+
+def complete(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Fill in what `up` provides: secrets of the state folder, test cards and demo unless they were set."""
+    path = settings.state / _SECRETS_FILE
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    # The vault's key cannot be changed once cards were sealed with it, so what is kept stays.
+    made = {name: kept.get(name) or secrets.token_hex(32) for name in _SECRETS}
+    if made != kept:
+        _write_privately(path, made)
+    given = {name: getattr(settings, name) or value for name, value in made.items()}
+    demo: dict[str, Any] = {name: True for name in ("test_cards", "demo") if PREFIX + name.upper() not in environ}
+    return replace(settings, **(demo | given))
+
+
+def load_running(environ: Mapping[str, str]) -> Settings:
+    """Read the settings of the system that runs on this machine; what the environment says wins."""
+    settings = Settings.load(environ)
+    path = settings.state / _RUNNING_FILE
+    if not path.exists():
+        return settings
+    running = json.loads(path.read_text())
+    return Settings.load({**running, **{name: value for name, value in environ.items() if name.startswith(PREFIX)}})
+
+
+def _write_privately(path: Path, values: Mapping[str, str]) -> None:
+    fresh = path.with_suffix(".new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
+
+
+def _clear(state: Path) -> None:
+    """Forget everything of an earlier life, but for the lock that we hold."""
+    for item in state.iterdir():
+        if item.name == _LOCK_FILE:
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
+
+
+def _looks_like_ours(state: Path) -> bool:
+    names = {item.name for item in state.iterdir()}
+    return names <= {"postgres", "logs", _LOCK_FILE, _SECRETS_FILE, _RUNNING_FILE, "secrets.new", "running.new"}
+
+
+async def _wait_for_ports(settings: Settings) -> None:
+    deadline = time.monotonic() + _PORT_PATIENCE_SECONDS
+    while True:
+        try:
+            return check_ports(all_ports(settings), settings.host)
+        except PortTaken:
+            # Only our own leftovers are worth waiting for.
+            if not (settings.state / _RUNNING_FILE).exists() or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
+
+
+async def run_up(
+    settings: Settings, environ: Mapping[str, str], *, fresh: bool, say: Say, show: Callable[[Settings], None]
+) -> None:
+    """Run the whole system until Ctrl-C or SIGTERM.
+
+    Raises CodebankError where it runs already, where a port is taken, or where a part does not start.
+    """
+    make_folder(settings.state)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with StateLock(settings.state).held(addresses(settings)):
+        if fresh:
+            if not _looks_like_ours(settings.state):
+                raise CodebankError(
+                    Code.FAILED_PRECONDITION,
+                    f"{settings.state} holds files that are not ours; nothing was removed",
+                    hint="set CODEBANK_STATE to a folder of its own",
+                )
+            _clear(settings.state)
+        await _wait_for_ports(settings)
+        settings = complete(settings, environ)
+        machine = Machine(settings, say)
+        try:
+            await _until(stop, machine.start())
+            _write_privately(settings.state / _RUNNING_FILE, settings.environment())
+            if not stop.is_set():
+                show(settings)
+            await machine.keep(stop)
+            say("stopping")
+        finally:
+            await machine.stop()
+            (settings.state / _RUNNING_FILE).unlink(missing_ok=True)
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, or give it up when asked to stop."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not doing.done():
+        doing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await doing
+        return
+    await doing
