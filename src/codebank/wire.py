@@ -27,7 +27,7 @@ class MalformedEvent(Exception):
 
 def new_id() -> UUID:
     """Make an identifier: UUID version 7, so that ids sort by the time of their making."""
-    return UUID(int=uuid7().int)
+    return uuid7()
 
 
 def utc_now() -> datetime:

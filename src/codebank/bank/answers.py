@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +13,7 @@ from codebank.bank.service import Answer
 from codebank.events import Advice, CardStatus, DeclineCode, PaymentState, PaymentStatus
 from codebank.v1 import bank_pb2 as pb
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS: Final = {status: pb.PaymentStatus.Value(f"PAYMENT_STATUS_{status.name}") for status in PaymentStatus}
 _DECLINE: Final = {code: pb.DeclineCode.Value(f"DECLINE_CODE_{code.name}") for code in DeclineCode}
 _ADVICE: Final = {advice: pb.Advice.Value(f"ADVICE_{advice.name}") for advice in Advice}
@@ -67,6 +68,6 @@ def card_message(view: CardView) -> pb.Card:
 
 
 def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
+    # By hand: `FromDatetime` costs as much as the rest of the message.
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)

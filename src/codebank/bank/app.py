@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
 
 from codebank.bank.api import Bank
 from codebank.bank.batch import Batcher
@@ -25,8 +28,13 @@ _LOCK_TIMEOUT = "2s"
 
 
 @asynccontextmanager
-async def running_bank(settings: Settings, telemetry: Telemetry, address: str) -> AsyncIterator[int]:
-    """Serve the bank at an address and give its port; on leaving, answer what was taken, then close."""
+async def running_bank(
+    settings: Settings, telemetry: Telemetry, address: str, extra: Sequence[grpc.GenericRpcHandler[Any, Any]] = ()
+) -> AsyncIterator[int]:
+    """Serve the bank at an address and give its port; on leaving, answer what was taken, then close.
+
+    `extra` are handlers served beside it, for measurements.
+    """
     pool = await open_pool(
         settings.database_url("bank"),
         max_size=settings.pool_size_max,
@@ -38,6 +46,7 @@ async def running_bank(settings: Settings, telemetry: Telemetry, address: str) -
         pool, Vault(settings.vault_key), batcher, telemetry, settings.operator_key, Rehearsal(settings.test_cards)
     )
     server, health = build_server(telemetry, bank_pb2.DESCRIPTOR.services_by_name["Bank"], bank)
+    server.add_generic_rpc_handlers(tuple(extra))
     port = server.add_insecure_port(address)
     lane = asyncio.create_task(batcher.run())
     await server.start()

@@ -113,6 +113,8 @@ class Pages:
         """Draw one block of a page, for a fragment that replaces it."""
         page = self.environment.get_template(template)
         context = page.new_context(self.context(request) | dict(values))
+        # The page's imports stand above its blocks: drawing its first piece carries them out, and no more.
+        next(page.root_render_func(context))
         return "".join(page.blocks[block](context))
 
 

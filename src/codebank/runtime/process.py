@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
@@ -40,5 +41,13 @@ async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     log.info("starting", extra=fields(role=role))
+    _tune_garbage_collection()
     await work(telemetry, stop)
     log.info("stopped", extra=fields(role=role))
+
+
+def _tune_garbage_collection() -> None:
+    """Let the collector look rarely, and never at what was imported: it cost a tenth of the payment loop."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -46,7 +46,7 @@
     const source = new EventSource(`${region.dataset.liveUrl}&after=${last}`);
     source.onopen = () => { failures = 0; say("on"); };
     source.addEventListener("lines", (event) => { last = event.lastEventId || last; apply(event.data); });
-    source.addEventListener("bye", () => { source.close(); say("off"); });
+    source.addEventListener("bye", () => { source.close(); say("over"); });
     source.onerror = () => {
       say("off");
       failures += 1;
@@ -59,7 +59,7 @@
   const ask = async () => {
     try {
       const answer = await fetch(`${region.dataset.changesUrl}&after=${last}`, { headers: { accept: "application/json" } });
-      if (answer.status === 401) return say("off");
+      if (answer.status === 401) return say("over");
       if (!answer.ok) throw new Error(String(answer.status));
       const { sequence, html } = await answer.json();
       last = sequence;
