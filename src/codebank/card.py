@@ -15,7 +15,8 @@ NUMBER_DIGITS_MIN: Final = 12
 NUMBER_DIGITS_MAX: Final = 19
 
 _DIGITS: Final = re.compile(r"[0-9]{12,19}")
-_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+#: Each digit doubled, nine taken off where that gives two digits.
+_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
 
 #: First match wins. Elo and Hipercard issue inside ranges that begin like others'.
 _BRANDS: Final = (
@@ -36,8 +37,8 @@ def passes_luhn(number: str) -> bool:
     """Tell whether the last digit is the Luhn check digit of the ones before it (ISO/IEC 7812-1, annex B)."""
     if not number.isascii() or not number.isdigit():
         return False
-    digits = [ord(character) - 48 for character in reversed(number)]
-    return (sum(digits[0::2]) + sum(_DOUBLED[digit] for digit in digits[1::2])) % 10 == 0
+    # Digits are read as characters and doubled by a table: this runs once per payment.
+    return (sum(map(int, number[-1::-2])) + sum(map(int, number[-2::-2].translate(_DOUBLED)))) % 10 == 0
 
 
 def with_check_digit(body: str) -> str:

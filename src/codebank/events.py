@@ -2,15 +2,18 @@
 
 Each carries the whole public state of what it tells of, so that a reader needs no other source. Card numbers
 are masked here already; nothing that must stay in the vault ever enters an event.
+
+Frozen structs rather than dataclasses: several are made and written for every payment (docs/decisions/0005).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 #: The topic of every event of an account; the key is the account's id.
 PAYMENTS_TOPIC: Final = "codebank.payments"
@@ -70,8 +73,7 @@ class CardStatus(StrEnum):
     STOLEN = "stolen"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountState:
+class AccountState(Struct, frozen=True, kw_only=True, gc=False):
     """An account as it stands after an event."""
 
     holder_name: str
@@ -87,8 +89,7 @@ class AccountState:
         return self.limit_minor - self.used_minor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentState:
+class PaymentState(Struct, frozen=True, kw_only=True, gc=False):
     """A payment as everyone may see it."""
 
     payment_id: UUID
@@ -112,8 +113,7 @@ class PaymentState:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardState:
+class CardState(Struct, frozen=True, kw_only=True, gc=False):
     """A card as everyone may see it."""
 
     card_id: UUID
@@ -124,8 +124,7 @@ class CardState:
     status: CardStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True, gc=False):
     """What every event carries."""
 
     event_id: UUID
@@ -139,22 +138,19 @@ class Event:
     account: AccountState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentEvent(Event):
+class PaymentEvent(Event, frozen=True, kw_only=True, gc=False):
     """A payment was approved, declined or given back."""
 
     payment: PaymentState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardEvent(Event):
+class CardEvent(Event, frozen=True, kw_only=True, gc=False):
     """A card was issued, blocked or unblocked."""
 
     card: CardState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountEvent(Event):
+class AccountEvent(Event, frozen=True, kw_only=True, gc=False):
     """An account was opened."""
 
 

@@ -41,16 +41,25 @@ _decoders: Final = {shape: msgspec.json.Decoder(shape) for shape in set(EVENT_TY
 
 def encode_event(event: Event) -> tuple[bytes, dict[str, str]]:
     """Write an event as the value and the headers of a record."""
-    headers = {
+    return event_value(event), event_headers(event.event_id, event.type, event.account_id, event.occurred_at)
+
+
+def event_value(event: Event) -> bytes:
+    """Write the data of an event."""
+    return _encoder.encode(event)
+
+
+def event_headers(event_id: UUID, event_type: str, account_id: UUID, occurred_at: datetime) -> dict[str, str]:
+    """Write the attributes of an event as the headers of its record."""
+    return {
         "ce_specversion": "1.0",
-        "ce_id": str(event.event_id),
+        "ce_id": str(event_id),
         "ce_source": SOURCE,
-        "ce_type": event.type,
-        "ce_subject": str(event.account_id),
-        "ce_time": event.occurred_at.isoformat(),
+        "ce_type": event_type,
+        "ce_subject": str(account_id),
+        "ce_time": occurred_at.isoformat(),
         "content-type": CONTENT_TYPE,
     }
-    return _encoder.encode(event), headers
 
 
 def decode_event(headers: Mapping[str, str], value: bytes) -> Event:

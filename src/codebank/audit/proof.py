@@ -12,12 +12,13 @@ from codebank.audit import store
 from codebank.audit.reconcile import Check, PaymentFact, Proof, check_of, compare_payments, gaps
 from codebank.audit.store import Sides
 from codebank.errors import Code, CodebankError
+from codebank.eventlog.outbox import headers_of
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent
 from codebank.runtime.database import CONNECTION_ERRORS, Connection
 from codebank.settings import Settings
 from codebank.wire import MalformedEvent, decode_event
 
-_OUTBOX: Final = "select headers, value from outbox order by account_id, sequence"
+_OUTBOX: Final = "select * from outbox order by account_id, sequence"
 _LOG: Final = 'select headers, value from record where topic = $1 order by partition, "offset"'
 
 
@@ -106,8 +107,8 @@ async def _read_events(connection: Connection, outbox: list[asyncpg.Record], seq
         _note(events, row["headers"], row["value"], events.on_log)
     for row in outbox:
         # Between ship and removal an event is on both: that is no repetition.
-        if row["headers"].get("ce_id") not in events.ids:
-            _note(events, row["headers"], row["value"], events.waiting)
+        if str(row["event_id"]) not in events.ids:
+            _note(events, headers_of(row), row["value"], events.waiting)
     return events
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from codebank.bank.entry import Entry, charge_entry, refund_entry
 from codebank.card import is_expired
@@ -30,8 +32,7 @@ RISKY_CATEGORIES: Final = frozenset({"4829", "6051", "7995"})
 RISKY_AMOUNT_MINOR: Final = 100_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(Struct, frozen=True, kw_only=True, gc=False):
     """An account as this transaction sees it, under its lock."""
 
     account_id: UUID
@@ -57,8 +58,7 @@ class Account:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class Card(Struct, frozen=True, kw_only=True, gc=False):
     """A card as this transaction sees it, under its account's lock."""
 
     card_id: UUID
@@ -72,8 +72,7 @@ class Card:
     wrong_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Merchant:
+class Merchant(Struct, frozen=True, kw_only=True, gc=False):
     """Who is paid."""
 
     merchant_id: UUID
@@ -82,8 +81,7 @@ class Merchant:
     is_open: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
+class Charge(Struct, frozen=True, kw_only=True, gc=False):
     """A request to charge a card, its shape already checked."""
 
     payment_id: UUID
@@ -107,8 +105,7 @@ class Charge:
     forced: DeclineCode | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """What a decision changes."""
 
     account: Account

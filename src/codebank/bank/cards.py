@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from codebank.bank.account import Account, Card
 from codebank.bank.store import cards as store

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 #: The hash before the first entry of an account.
 GENESIS_HASH: Final = bytes(32)
@@ -34,8 +35,7 @@ class Kind(StrEnum):
     CASH = "cash"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One row of the ledger."""
 
     account_id: UUID

@@ -30,12 +30,10 @@ class ChargeReader:
 
     def read(self, request: pb.AuthorizeRequest, merchant: Merchant) -> Charge:
         """Check a request and make it a charge. Raises CodebankError naming every wrong field."""
-        violations = [
-            *_check_card(request),
-            *_check_money("amount", request.HasField("amount"), request.amount),
-            *_check_text("description", request.description, DESCRIPTION_LENGTH_MAX),
-            *_check_key(request.idempotency_key),
-        ]
+        violations = _check_card(request)
+        violations += _check_money("amount", request.HasField("amount"), request.amount)
+        violations += _check_text("description", request.description, DESCRIPTION_LENGTH_MAX)
+        violations += _check_key(request.idempotency_key)
         if not 0 <= request.parcelas <= PARCELAS_MAX:
             violations.append(Violation("parcelas", f"must be 1 to {PARCELAS_MAX}"))
         if violations:

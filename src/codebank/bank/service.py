@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from codebank.bank.account import Account, Card, Charge, Merchant, Outcome, authorize, refund
 from codebank.bank.store import reading, writing
@@ -24,8 +25,7 @@ from codebank.wire import new_id, utc_now
 _PLACES_MAX: Final = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """What the bank answers to a charge."""
 
     payment: PaymentState

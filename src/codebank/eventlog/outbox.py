@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+
 from codebank.eventlog.log import NewRecord
 from codebank.runtime.database import Connection
+from codebank.wire import event_headers
 
 #: One relay ships at a time: whoever holds this lock of the bank's database.
 RELAY_LOCK: Final = 0x72656C61
@@ -45,10 +48,15 @@ async def read_batch(connection: Connection, max_rows: int) -> list[OutboxRow]:
             row["account_id"],
             row["sequence"],
             row["event_id"],
-            NewRecord(str(row["account_id"]).encode(), row["value"], row["headers"]),
+            NewRecord(str(row["account_id"]).encode(), row["value"], headers_of(row)),
         )
         for row in rows
     ]
+
+
+def headers_of(row: asyncpg.Record) -> dict[str, str]:
+    """Write the headers of a row's record."""
+    return event_headers(row["event_id"], row["type"], row["account_id"], row["occurred_at"])
 
 
 async def remove(connection: Connection, rows: Sequence[OutboxRow]) -> None:

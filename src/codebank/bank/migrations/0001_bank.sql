@@ -128,7 +128,8 @@ create table outbox (
     sequence bigint not null check (sequence > 0),
     position bigint generated always as identity,
     event_id uuid not null,
-    headers jsonb not null,
+    type text not null,
+    occurred_at timestamptz not null,
     value bytea not null,
     created_at timestamptz not null default now(),
     primary key (account_id, sequence)

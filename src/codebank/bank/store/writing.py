@@ -7,13 +7,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
 from codebank.bank.account import Account, Card, Outcome
 from codebank.bank.entry import Entry
 from codebank.events import Event
 from codebank.runtime.database import Connection
-from codebank.wire import encode_event
+from codebank.wire import event_value
 
 # One statement for a whole batch: one round trip, one plan.
 _WRITE: Final = """
@@ -39,10 +37,10 @@ with written_account as (
     from unnest($23::uuid[], $24::bigint[], $25::uuid[], $26::bigint[], $27::text[], $28::uuid[], $29::bytea[])
          as n(account_id, entry_number, merchant_id, amount_minor, currency, payment_id, hash)
 ), written_event as (
-    insert into outbox (account_id, sequence, event_id, headers, value)
-    select n.account_id, n.sequence, n.event_id, n.headers::jsonb, n.value
+    insert into outbox (account_id, sequence, event_id, type, occurred_at, value)
+    select n.account_id, n.sequence, n.event_id, n.type, $22, n.value
     from unnest($6::uuid[], $21::bigint[], $30::uuid[], $31::text[], $32::bytea[])
-         as n(account_id, sequence, event_id, headers, value)
+         as n(account_id, sequence, event_id, type, value)
 )
 select pg_notify('outbox', '')
 """
@@ -86,9 +84,7 @@ def _columns(rows: Sequence[tuple[Any, ...]], *, width: int) -> list[list[Any]]:
 
 
 def _event_columns(events: Sequence[Event]) -> tuple[list[UUID], list[str], list[bytes]]:
-    encoded = [encode_event(event) for event in events]
-    headers = [msgspec.json.encode(header).decode() for _, header in encoded]
-    return [event.event_id for event in events], headers, [value for value, _ in encoded]
+    return [event.event_id for event in events], [event.type for event in events], [*map(event_value, events)]
 
 
 async def _write_attempts(connection: Connection, cards: Sequence[Card]) -> None:
@@ -120,7 +116,7 @@ async def write_refund(connection: Connection, outcome: Outcome) -> None:
     entry = outcome.entry
     await connection.execute(
         "insert into entry values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        *(getattr(entry, name) for name in Entry.__dataclass_fields__),
+        *(getattr(entry, name) for name in Entry.__struct_fields__),
     )
     await add_event(connection, outcome.event)
 
@@ -143,13 +139,13 @@ async def advance_sequence(connection: Connection, account_id: UUID) -> None:
 
 async def add_event(connection: Connection, event: Event) -> None:
     """Put an event into the outbox, in the caller's transaction."""
-    value, headers = encode_event(event)
     await connection.execute(
-        "insert into outbox (account_id, sequence, event_id, headers, value) values ($1, $2, $3, $4, $5)",
+        "insert into outbox (account_id, sequence, event_id, type, occurred_at, value) values ($1, $2, $3, $4, $5, $6)",
         event.account_id,
         event.sequence,
         event.event_id,
-        headers,
-        value,
+        event.type,
+        event.occurred_at,
+        event_value(event),
     )
     await connection.execute("select pg_notify('outbox', '')")
