@@ -161,7 +161,8 @@ class Web:
         account = values["account"]
         if account is None or account.sequence <= after:
             return "", after
-        return self.pages.block(request, "statement.html", "live", values), account.sequence
+        html = "".join(self.pages.block(request, "statement.html", name, values) for name in ("top", "lines"))
+        return html, account.sequence
 
     async def live(self, request: Request) -> Response:
         """Push what changes to an open page; `Last-Event-ID` says where the page stands."""
