@@ -1,0 +1,100 @@
+"""Writes docs/reference.md from the program, so that it is never out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+
+from codebank.bank.decline import advice_of, response_code_of
+from codebank.card import brand_of
+from codebank.errors import GRPC_STATUS, HTTP_STATUS, Code
+from codebank.events import DEAD_LETTERS_TOPIC, EVENT_TYPES, PAYMENTS_TOPIC, DeclineCode
+from codebank.runtime.telemetry import METRICS
+from codebank.settings import DATABASES, PREFIX, Settings
+from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
+
+_OUTCOMES = {
+    "approved": "approved",
+    "slow": "approved, after two seconds",
+    "unavailable_once": "the first call of a key finds the bank unavailable, the next is approved",
+    "timeout_after_commit": "the money moves and the first answer never comes; a repeat gives it",
+}
+
+
+def reference_text() -> str:
+    """Write the whole reference."""
+    return "\n".join([*_settings(), *_metrics(), *_declines(), *_errors(), *_test_cards(), *_names()]) + "\n"
+
+
+def _settings() -> Iterator[str]:
+    yield "# Reference"
+    yield ""
+    yield "Made by `make reference` from the program; do not edit."
+    yield ""
+    yield "## Settings"
+    yield ""
+    yield "Environment variables. `codebank up` makes the secrets once and keeps them in its state folder."
+    yield ""
+    yield "| variable | default | meaning |"
+    yield "|---|---|---|"
+    for item in fields(Settings):
+        yield f"| `{PREFIX}{item.name.upper()}` | {_default(item)} | {item.metadata['help']} |"
+
+
+def _default(item: object) -> str:
+    default = getattr(item, "default", MISSING)
+    if default is MISSING:
+        return "`~/.local/state/codebank`; root: `/var/lib/codebank`"
+    if isinstance(default, bool):
+        return f"`{'on' if default else 'off'}`"
+    return f"`{default}`" if default != "" else "empty"
+
+
+def _metrics() -> Iterator[str]:
+    yield from (
+        "",
+        "## Metrics",
+        "",
+        "Every role serves `/metrics`, `/health/live` and `/health/ready` on its health port.",
+        "",
+    )
+    yield "| metric | kind | labels | meaning |"
+    yield "|---|---|---|---|"
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        yield f"| `{metric.name}` | {metric.kind.__name__.lower()} | {labels} | {metric.help} |"
+
+
+def _declines() -> Iterator[str]:
+    yield from ("", "## Decline codes", "", "| code | ISO 8583 | advice |", "|---|---|---|")
+    for code in DeclineCode:
+        yield f"| `{code}` | `{response_code_of(code)}` | `{advice_of(code)}` |"
+
+
+def _errors() -> Iterator[str]:
+    yield from ("", "## Error codes", "", "| code | gRPC | HTTP |", "|---|---|---|")
+    for code in Code:
+        yield f"| `{code}` | `{GRPC_STATUS[code]}` | {HTTP_STATUS[code]} |"
+
+
+def _test_cards() -> Iterator[str]:
+    yield from ("", "## Test cards", "")
+    yield "They force their outcome where `CODEBANK_TEST_CARDS` is on, as it is in `codebank up`."
+    yield f"The demo's cardholder signs in with `{DEMO_EMAIL}` and `{DEMO_PASSWORD}`."
+    yield ""
+    yield "| number | brand | expiry | CVV | outcome |"
+    yield "|---|---|---|---|---|"
+    for card in TEST_CARDS:
+        expiry = f"{card.expiry_month:02d}/{card.expiry_year % 100:02d}"
+        outcome = _OUTCOMES.get(card.outcome, f"declined: `{card.outcome}`")
+        yield f"| `{card.number}` | {brand_of(card.number)} | {expiry} | {card.cvv} | {outcome} |"
+
+
+def _names() -> Iterator[str]:
+    yield from ("", "## Topics, events, databases", "")
+    yield f"Topics: `{PAYMENTS_TOPIC}` (12 partitions, key: the account's id), `{DEAD_LETTERS_TOPIC}`."
+    yield ""
+    yield f"Event types: {', '.join(f'`{name}`' for name in EVENT_TYPES)}."
+    yield ""
+    databases = ", ".join(f"`{name}`" for name in DATABASES)
+    yield f"Databases: {databases}, each with an owner of its name; `audit` reads all."

@@ -1,0 +1,182 @@
+"""What a machine can check of the house: sizes, names, floats, generated files, documentation, addresses."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from codebank.lab.reference import reference_text
+from codebank.runtime.telemetry import METRICS
+from codebank.settings import PREFIX, Settings
+from tests.generate import generate
+from tests.traps import missing
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "codebank"
+MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if "v1" not in path.relative_to(SOURCE).parts]
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc"}
+#: Where seconds, sizes and shares are numbers with a fraction, and no amount ever passes.
+FLOAT_MAY_STAND = {
+    "runtime/database.py", "runtime/telemetry.py", "runtime/supervisor.py", "runtime/postgres.py", "runtime/orphans.py",
+    "runtime/ports.py", "eventlog/log.py", "eventlog/local.py", "eventlog/group.py", "eventlog/relay.py",
+    "bank/batch.py", "bank/api.py", "checkout/bank.py",
+}  # fmt: skip
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_file_is_one_topic(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_functions_are_short() -> None:
+    lengths = [(length, f"{path.relative_to(SOURCE)}:{name}") for path in MODULES for name, length in functions(path)]
+
+    assert [where for length, where in lengths if length > 70] == []
+    assert sorted(length for length, _ in lengths)[len(lengths) * 9 // 10] <= 30
+
+
+def test_every_module_has_a_noun_and_a_promise() -> None:
+    for path in MODULES:
+        assert path.stem not in FORBIDDEN_NAMES
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"
+
+
+def test_no_float_comes_near_an_amount() -> None:
+    found = []
+    for path in MODULES:
+        if str(path.relative_to(SOURCE)) in FLOAT_MAY_STAND:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.expr):
+                continue
+            is_name = isinstance(node, ast.Name) and node.id == "float"
+            is_division = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+            money = isinstance(node, ast.Constant) and isinstance(node.value, float)
+            if is_name or money or (is_division and "minor" in ast.unparse(node)):
+                found.append(f"{path.relative_to(SOURCE)}:{node.lineno}: {ast.unparse(node)}")
+    # Pauses of a twentieth of a second and the like are no amounts; they are named so.
+    assert [line for line in found if "float" in line or "minor" in line] == []
+
+
+def test_no_amount_column_is_a_fraction() -> None:
+    for path in SOURCE.rglob("*.sql"):
+        text = path.read_text(encoding="utf-8").lower()
+        assert not re.search(
+            r"\b(real|double precision|float\d?|numeric|decimal|money)\b\s*(\(|,|not|check|default)", text
+        )
+        for column in re.findall(r"^\s+(\w*minor)\s+(\w+)", text, re.MULTILINE):
+            assert column[1] == "bigint", f"{path.name}: {column}"
+
+
+def test_generated_code_is_up_to_date(tmp_path: Path) -> None:
+    generate(tmp_path)
+
+    made = sorted((tmp_path / "codebank" / "v1").iterdir())
+    assert made
+    for path in made:
+        assert path.read_text() == (SOURCE / "v1" / path.name).read_text(), f"run `make proto`: {path.name}"
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == reference_text(), "run `make reference`"
+
+
+def test_every_setting_and_metric_is_documented() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+    assert [item.name for item in fields(Settings) if f"`{PREFIX}{item.name.upper()}`" not in text] == []
+    assert [metric.name for metric in METRICS if f"`{metric.name}`" not in text] == []
+
+
+def test_every_metric_is_used() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in MODULES if path.name != "telemetry.py")
+
+    assert [metric.name for metric in METRICS if f'"{metric.name}"' not in text] == []
+
+
+def test_words_are_the_same_in_both_languages_and_every_one_asked_for_is_there() -> None:
+    def flat(table: dict, prefix: str = "") -> dict[str, str]:
+        found: dict[str, str] = {}
+        for key, value in table.items():
+            found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        return found
+
+    shared: set[str] = set()
+    for room in ("runtime", "checkout", "statement", "audit"):
+        tables = {
+            language: flat(tomllib.loads((SOURCE / room / "words" / f"{language}.toml").read_text(encoding="utf-8")))
+            for language in ("pt", "en")
+        }
+        assert tables["pt"].keys() == tables["en"].keys()
+        for key in tables["pt"]:
+            assert re.findall(r"{\w+}", tables["pt"][key]) == re.findall(r"{\w+}", tables["en"][key]) or set(
+                re.findall(r"{\w+}", tables["pt"][key])
+            ) == set(re.findall(r"{\w+}", tables["en"][key])), key
+        if room == "runtime":
+            shared = set(tables["pt"])
+        known = shared | set(tables["pt"])
+        for template in (SOURCE / room / "templates").glob("*.html"):
+            asked = re.findall(r"""\bt\(["']([\w.]+)["'](?!\s*~)""", template.read_text(encoding="utf-8"))
+            assert [key for key in asked if key not in known] == [], template.name
+
+
+def test_templates_hold_no_inline_style_or_script() -> None:
+    for path in SOURCE.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\sstyle=|<style|<script(?![^>]*\bsrc=)|\son\w+=", text), path.name
+
+
+def test_no_address_of_a_registry_and_no_path_of_a_machine_is_in_the_tree() -> None:
+    registries = "|".join(
+        ("pypi" + r"\.org", "python" + "hosted", "registry" + r"\.npmjs", "repo" + r"\.maven", "proxy" + r"\.golang")
+    )
+    machine = "|".join(("/wor" + "k/", "/ro" + "ot/", "/ho" + "me/[a-z]", "/tmp/ba" + "sh"))
+    found = []
+    for path in tracked_files():
+        if path.suffix in {".woff2", ".png", ".jpg"} or "vendor" in path.parts:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{path.name}: {hit}" for hit in re.findall(rf"(?:{registries}|{machine})", text)]
+    assert found == []
+    assert not (ROOT / "uv.lock").exists()
+
+
+def test_nothing_is_left_unfinished() -> None:
+    words = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error")
+    for path in [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        text = path.read_text(encoding="utf-8")
+        assert [word for word in words if word in text] == [], path.name
+
+
+def test_every_decided_trap_has_its_named_test() -> None:
+    assert missing() == []
+
+
+def test_the_program_starts_without_importing_what_it_does_not_need() -> None:
+    code = "import sys, codebank.cli; print([m for m in ('grpc', 'asyncpg', 'rich', 'starlette') if m in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
