@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
@@ -83,6 +84,13 @@ async def refusal(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
+
+
+async def until_one_waits_for_a_lock(bank: asyncpg.Connection) -> None:
+    """Wait until some transaction waits for another."""
+    async with asyncio.timeout(5):
+        while not await bank.fetchval("select exists (select from pg_locks where not granted)"):
+            await asyncio.sleep(0.01)
 
 
 def wrong_fields(error: grpc.aio.AioRpcError) -> set[str]:

@@ -15,7 +15,7 @@ import asyncpg
 from codebank.bank import cards, service
 from codebank.bank.account import Charge, Merchant
 from codebank.bank.answers import authorize_response, card_message, payment_message
-from codebank.bank.batch import Batcher, Result
+from codebank.bank.batch import Batcher, Result, reaching_database
 from codebank.bank.rehearsal import Rehearsal
 from codebank.bank.requests import ChargeReader, read_card_id, read_issue, read_key, read_payment_id
 from codebank.bank.store.reading import find_merchant
@@ -143,7 +143,8 @@ class Bank:
         """Make sure that a key is never charged."""
         merchant = await self._merchant(context)
         key = read_key(request.idempotency_key)
-        outcome, payment = await service.cancel(self.pool, merchant, key)
+        with reaching_database():
+            outcome, payment = await service.cancel(self.pool, merchant, key)
         message = payment_message(payment, key) if payment else None
         return pb.CancelResponse(outcome=_CANCEL_OUTCOMES[outcome], payment=message)
 
@@ -153,10 +154,12 @@ class Bank:
         match request.WhichOneof("which"):
             case "payment_id":
                 payment_id = read_payment_id(request.payment_id)
-                key, payment = await service.get_payment(self.pool, merchant, payment_id=payment_id)
+                with reaching_database():
+                    key, payment = await service.get_payment(self.pool, merchant, payment_id=payment_id)
             case "idempotency_key":
                 key = read_key(request.idempotency_key)
-                key, payment = await service.get_payment(self.pool, merchant, key=key)
+                with reaching_database():
+                    key, payment = await service.get_payment(self.pool, merchant, key=key)
             case _:
                 raise invalid(Violation("which", "must be a payment_id or an idempotency_key"))
         return pb.GetPaymentResponse(payment=payment_message(payment, key))
@@ -165,20 +168,23 @@ class Bank:
         """Issue a card."""
         self._require_operator(context)
         issue = read_issue(request)
-        issued = await cards.issue_card(
-            self.pool,
-            self.vault,
-            issue_key=issue.key,
-            account_id=issue.account_id,
-            holder_name=issue.holder_name,
-            limit=issue.limit,
-        )
+        with reaching_database():
+            issued = await cards.issue_card(
+                self.pool,
+                self.vault,
+                issue_key=issue.key,
+                account_id=issue.account_id,
+                holder_name=issue.holder_name,
+                limit=issue.limit,
+            )
         return pb.IssueCardResponse(card=card_message(issued.view), number=issued.number, cvv=issued.cvv)
 
     async def GetCard(self, request: pb.GetCardRequest, context: Context) -> pb.GetCardResponse:
         """Read a card."""
         self._require_operator(context)
-        return pb.GetCardResponse(card=card_message(await cards.get_card(self.pool, read_card_id(request.card_id))))
+        with reaching_database():
+            view = await cards.get_card(self.pool, read_card_id(request.card_id))
+        return pb.GetCardResponse(card=card_message(view))
 
     async def BlockCard(self, request: pb.BlockCardRequest, context: Context) -> pb.BlockCardResponse:
         """Block a card."""
@@ -186,15 +192,16 @@ class Bank:
         status = _BLOCK_REASONS.get(request.reason)
         if status is None:
             raise invalid(Violation("reason", "must be blocked, lost or stolen"))
-        view = await cards.block_card(self.pool, read_card_id(request.card_id), status)
+        with reaching_database():
+            view = await cards.block_card(self.pool, read_card_id(request.card_id), status)
         return pb.BlockCardResponse(card=card_message(view))
 
     async def UnblockCard(self, request: pb.UnblockCardRequest, context: Context) -> pb.UnblockCardResponse:
         """Unblock a card."""
         self._require_operator(context)
-        return pb.UnblockCardResponse(
-            card=card_message(await cards.unblock_card(self.pool, read_card_id(request.card_id)))
-        )
+        with reaching_database():
+            view = await cards.unblock_card(self.pool, read_card_id(request.card_id))
+        return pb.UnblockCardResponse(card=card_message(view))
 
     async def _merchant(self, context: Context) -> Merchant:
         key = _bearer(context)
@@ -203,8 +210,9 @@ class Bank:
             return known[1]
         merchant = None
         if key:
-            async with self.pool.acquire() as connection:
-                merchant = await find_merchant(connection, hashlib.sha256(key.encode()).digest())
+            with reaching_database():
+                async with self.pool.acquire() as connection:
+                    merchant = await find_merchant(connection, hashlib.sha256(key.encode()).digest())
         if merchant is None:
             raise CodebankError(
                 Code.UNAUTHENTICATED, "no merchant has this API key", hint="send authorization: Bearer <API key>"

@@ -10,8 +10,10 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import asyncpg
 
 from codebank.bank.account import Charge
 from codebank.bank.service import Answer
@@ -20,6 +22,9 @@ from codebank.runtime.database import CONNECTION_ERRORS
 from codebank.runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+#: What a transaction raises that waited for another one in vain; nothing of it was committed.
+LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 Result = Answer | CodebankError
 CarryOut = Callable[[Sequence[Charge]], Awaitable[list[Result]]]
@@ -118,12 +123,24 @@ class Batcher:
             log.warning("no connection to the database: %s", type(error).__name__)
             return [_unavailable()] * len(charges)
         except Exception as error:
+            if len(charges) == 1 and isinstance(error, LOCK_ERRORS):
+                return [_unavailable()]
             if len(charges) == 1:
                 log.error("a charge failed", exc_info=error)
                 return [CodebankError(Code.INTERNAL, "something went wrong on the bank's side")]
             log.warning("a batch failed and is tried one by one", exc_info=error)
         # Safe to repeat even where the failed commit went through: each key then gives its first answer.
         return [(await self._carry_out_safely([charge]))[0] for charge in charges]
+
+
+@contextlib.contextmanager
+def reaching_database() -> Iterator[None]:
+    """Turn a lost database, or a lock waited for in vain, into an answer that says to repeat."""
+    try:
+        yield
+    except (*CONNECTION_ERRORS, *LOCK_ERRORS) as error:
+        log.warning("no answer from the database: %s", type(error).__name__)
+        raise _unavailable() from None
 
 
 def _unavailable() -> CodebankError:

@@ -47,7 +47,8 @@ class ChargeReader:
             payment_id=new_id(),
             merchant=merchant,
             idempotency_key=request.idempotency_key,
-            request_hash=self._hash(request, request.card_token),
+            # Quoted, so that no token reads like a number, or like a token and an amount.
+            request_hash=self._hash(request, f"token {request.card_token!r}"),
             amount_minor=request.amount.amount_minor,
             currency=request.amount.currency,
             description=request.description,

@@ -1,0 +1,232 @@
+"""The bank's one lane: gathers, answers in order, disturbs nobody, and answers what it took before it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from codebank.bank.account import Charge, authorize
+from codebank.bank.batch import Batcher, Result
+from codebank.bank.service import Answer
+from codebank.errors import Code, CodebankError
+from codebank.runtime.telemetry import Telemetry
+from codebank.wire import new_id, utc_now
+from tests.bank.test_account import ACCOUNT, CARD, CHARGE
+
+pytestmark = pytest.mark.anyio
+
+
+def charges(*keys: str) -> list[Charge]:
+    return [replace(CHARGE, payment_id=new_id(), idempotency_key=key) for key in keys]
+
+
+@dataclass
+class Lane:
+    """What stands behind the lane: answers by the rules, waits at a gate, and fails where told to."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    batches: list[list[str]] = field(default_factory=list)
+    #: What carrying out a batch raises that has this key in it.
+    failures: dict[str, Exception] = field(default_factory=dict)
+
+    async def carry_out(self, batch: Sequence[Charge]) -> list[Result]:
+        self.batches.append([charge.idempotency_key for charge in batch])
+        await self.gate.wait()
+        for charge in batch:
+            if charge.idempotency_key in self.failures:
+                raise self.failures[charge.idempotency_key]
+        return [Answer(authorize(ACCOUNT, CARD, c, utc_now(), new_id).payment, c.idempotency_key, False) for c in batch]
+
+
+@contextlib.asynccontextmanager
+async def running(lane: Lane, batch_size_max: int = 512, queue_size_max: int = 8192) -> AsyncIterator[Batcher]:
+    batcher = Batcher(lane.carry_out, Telemetry(), batch_size_max, queue_size_max)
+    task = asyncio.create_task(batcher.run())
+    yield batcher
+    lane.gate.set()
+    batcher.close()
+    async with asyncio.timeout(5):
+        await task
+
+
+def submit(batcher: Batcher, *keys: str, seconds: float | None = None) -> asyncio.Task[list[Result]]:
+    return asyncio.create_task(batcher.submit(charges(*keys), seconds))
+
+
+async def reached(lane: Lane, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(lane.batches) < count:
+            await asyncio.sleep(0)
+
+
+def keys_of(results: Sequence[Result]) -> list[str]:
+    return [result.idempotency_key for result in results if isinstance(result, Answer)]
+
+
+async def test_a_charge_that_finds_the_lane_free_goes_at_once_and_the_others_together() -> None:
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        others = [submit(batcher, "b"), submit(batcher, "c", "d"), submit(batcher, "e")]
+        await asyncio.sleep(0)
+        lane.gate.set()
+
+        answers = await asyncio.gather(first, *others)
+
+    assert lane.batches == [["a"], ["b", "c", "d", "e"]]
+    assert [keys_of(answer) for answer in answers] == [["a"], ["b"], ["c", "d"], ["e"]]
+
+
+async def test_a_batch_is_no_larger_than_its_bound_and_a_message_stays_whole() -> None:
+    lane = Lane()
+    async with running(lane, batch_size_max=3) as batcher:
+        tasks = [submit(batcher, "a")]
+        await reached(lane, 1)
+        tasks += [submit(batcher, "b", "c"), submit(batcher, "d", "e"), submit(batcher, "f")]
+        tasks.append(submit(batcher, "g", "h", "i", "j"))
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await asyncio.gather(*tasks)
+
+    assert lane.batches == [["a"], ["b", "c"], ["d", "e", "f"], ["g", "h", "i", "j"]]
+
+
+async def test_a_full_queue_refuses_and_takes_again_when_it_has_room() -> None:
+    lane = Lane()
+    async with running(lane, queue_size_max=2) as batcher:
+        tasks = [submit(batcher, "a")]
+        await reached(lane, 1)
+        tasks += [submit(batcher, "b"), submit(batcher, "c")]
+        await asyncio.sleep(0)
+
+        with pytest.raises(CodebankError) as caught:
+            await batcher.submit(charges("d"), None)
+        lane.gate.set()
+        await asyncio.gather(*tasks)
+
+        assert (caught.value.code, caught.value.retry_after_seconds) == (Code.TOO_MANY, 1)
+        assert keys_of(await batcher.submit(charges("d"), None)) == ["d"]
+
+
+async def test_one_that_fails_does_not_harm_its_neighbours() -> None:
+    lane = Lane(failures={"bad": ZeroDivisionError("a driver's words")})
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        others = [submit(batcher, "b"), submit(batcher, "bad"), submit(batcher, "c")]
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await first
+
+        b, bad, c = await asyncio.gather(*others)
+
+    assert (keys_of(b), keys_of(c)) == (["b"], ["c"])
+    assert isinstance(bad[0], CodebankError)
+    assert bad[0].code is Code.INTERNAL
+    assert "driver" not in str(bad[0])
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), asyncpg.AdminShutdownError(), TimeoutError()])
+async def test_without_its_database_the_bank_is_unavailable_and_says_to_repeat(error: Exception) -> None:
+    lane = Lane(failures={"a": error})
+    async with running(lane) as batcher:
+        lane.gate.set()
+        result = (await batcher.submit(charges("a"), None))[0]
+
+    assert isinstance(result, CodebankError)
+    assert result.code is Code.UNAVAILABLE
+    assert "same idempotency key" in result.hint
+    assert lane.batches == [["a"]]
+
+
+async def test_one_whose_deadline_passes_before_its_batch_begins_is_not_carried_out() -> None:
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        late, patient = submit(batcher, "late", seconds=0), submit(batcher, "patient", seconds=60)
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await first
+
+        refused, answered = (await late)[0], await patient
+
+    assert isinstance(refused, CodebankError)
+    assert refused.code is Code.DEADLINE
+    assert keys_of(answered) == ["patient"]
+    assert "late" not in [key for batch in lane.batches for key in batch]
+
+
+async def test_trap_b08_one_that_gives_up_before_its_batch_begins_is_not_carried_out() -> None:
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        gone, other = submit(batcher, "gone"), submit(batcher, "other")
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        lane.gate.set()
+
+        assert keys_of(await first) == ["a"]
+        assert keys_of(await other) == ["other"]
+
+    assert lane.batches == [["a"], ["other"]]
+    assert gone.cancelled()
+
+
+async def test_one_that_gives_up_while_its_batch_runs_is_carried_out_and_disturbs_nobody() -> None:
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        gone, other = submit(batcher, "gone"), submit(batcher, "other")
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await first
+        lane.gate.clear()
+        await reached(lane, 2)
+        gone.cancel()
+        await asyncio.sleep(0)
+        lane.gate.set()
+
+        assert keys_of(await other) == ["other"]
+        assert keys_of(await batcher.submit(charges("next"), None)) == ["next"]
+
+    assert lane.batches[:2] == [["a"], ["gone", "other"]]
+
+
+async def test_trap_b10_a_stopping_lane_answers_what_it_took_and_takes_nothing_more() -> None:
+    lane = Lane()
+    batcher = Batcher(lane.carry_out, Telemetry(), 2, 100)
+    running_lane = asyncio.create_task(batcher.run())
+    taken = [submit(batcher, "a")]
+    await reached(lane, 1)
+    taken += [submit(batcher, key) for key in "bcdef"]
+    await asyncio.sleep(0)
+
+    batcher.close()
+    with pytest.raises(CodebankError) as caught:
+        await batcher.submit(charges("late"), None)
+    lane.gate.set()
+    answers = await asyncio.gather(*taken)
+    await running_lane
+
+    assert caught.value.code is Code.UNAVAILABLE
+    assert [keys_of(answer) for answer in answers] == [[key] for key in "abcdef"]
+
+
+async def test_an_idle_lane_does_no_work() -> None:
+    lane = Lane()
+    async with running(lane):
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    assert lane.batches == []
