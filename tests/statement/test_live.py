@@ -1,0 +1,190 @@
+"""Open pages are pushed to: without reload, without a gap, without a double."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from codebank.runtime.serve import serve_app
+from codebank.runtime.telemetry import Telemetry
+from codebank.settings import Settings
+from codebank.statement.app import running_statement
+from codebank.statement.live import Hub
+from tests.statement.desk import ANA, BIA, Desk, Story, add_people, open_desk, sign_in
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Site:
+    """A statement on a real port, with Ana signed in."""
+
+    ana: httpx.AsyncClient
+    desk: Desk
+    hub: Hub
+    story: Story
+
+    async def tell(self, count: int = 1) -> None:
+        """Let the account spend, and the projector see it."""
+        before = len(self.story.events)
+        for _ in range(count):
+            self.story.paid(100)
+        await self.desk.append(*self.story.events[before:])
+        await self.desk.project()
+
+
+@pytest.fixture
+async def site(settings: Settings) -> AsyncIterator[Site]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    await add_people(settings)
+    ready, stop = asyncio.Event(), asyncio.Event()
+    async with open_desk(settings) as desk, running_statement(settings, Telemetry()) as (app, hub):
+        serving = asyncio.create_task(
+            serve_app(app, "127.0.0.1", port, stop, grace_seconds=1, on_ready=ready.set, on_stop=hub.close)
+        )
+        await ready.wait()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=8) as ana:
+            await sign_in(ana)
+            story = Story().opened()
+            await desk.append(*story.events)
+            await desk.project()
+            yield Site(ana, desk, hub, story)
+        stop.set()
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    site: Site, after: int, last_event_id: str = ""
+) -> AsyncIterator[AsyncIterator[tuple[str, str, str]]]:
+    """Open a page's stream; give its events as (event, id, data)."""
+    headers = {"last-event-id": last_event_id} if last_event_id else {}
+    async with site.ana.stream("GET", f"/live?account={ANA}&after={after}", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+        async def events() -> AsyncIterator[tuple[str, str, str]]:
+            found: dict[str, str] = {}
+            async for row in answer.aiter_lines():
+                if row == "" and found.get("event"):
+                    yield found["event"], found.get("id", ""), found.get("data", "")
+                    found = {}
+                name, _, value = row.partition(": ")
+                if name in {"event", "id", "data"}:
+                    found[name] = f"{found.get(name, '')}{value}"
+
+        yield events()
+
+
+def amounts(html: str) -> int:
+    return len(re.findall(r'<li class="line', html))
+
+
+async def test_trap_a23_a_purchase_appears_on_an_open_statement_without_reload(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        await site.tell()
+        event, event_id, html = await anext(events)
+
+    assert (event, event_id) == ("lines", "2")
+    assert amounts(html) == 1
+    assert 'class="line fresh"' in html
+    assert 'id="account-top"' in html
+
+
+async def test_each_purchase_is_pushed_in_order(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        ids = []
+        for _ in range(3):
+            await site.tell()
+            ids.append((await anext(events))[1])
+
+    assert ids == ["2", "3", "4"]
+
+
+async def test_a_page_that_comes_back_goes_on_where_it_stopped(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        await site.tell()
+        seen = (await anext(events))[1]
+    await site.tell(3)
+
+    async with listening(site, after=1, last_event_id=seen) as events:
+        _, event_id, html = await anext(events)
+
+    assert event_id == "5"
+    assert html.count('class="line fresh"') == 3
+    assert amounts(html) == 4
+
+
+async def test_a_page_that_missed_nothing_is_sent_nothing(site: Site) -> None:
+    await site.tell()
+
+    async with listening(site, after=2) as events:
+        await site.tell()
+        _, event_id, html = await anext(events)
+
+    assert event_id == "3"
+    assert html.count('class="line fresh"') == 1
+
+
+async def test_a_lost_wake_up_loses_nothing(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        await site.desk.pool.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and application_name = 'statement-live'"
+        )
+        await site.tell()
+        _, event_id, _ = await anext(events)
+
+    assert event_id == "2"
+
+
+async def test_anothers_purchase_is_not_pushed(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        await site.desk.append(*Story(BIA).opened().paid(4_242).events)
+        await site.desk.project()
+        await site.tell()
+        _, _, html = await anext(events)
+
+    assert "42,42" not in html
+
+
+async def test_a_stream_ends_with_the_session(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        await site.desk.pool.execute("delete from session")
+        await site.tell()
+        event, _, _ = await anext(events)
+
+    assert event == "bye"
+
+
+async def test_a_page_that_cannot_be_pushed_to_asks(site: Site) -> None:
+    await site.tell(2)
+
+    changed = (await site.ana.get(f"/changes?account={ANA}&after=1")).json()
+    same = (await site.ana.get(f"/changes?account={ANA}&after={changed['sequence']}")).json()
+
+    assert changed["sequence"] == 3
+    assert amounts(changed["html"]) == 2
+    assert same == {"sequence": 3, "html": ""}
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "1.5", "9" * 30, "%00"])
+async def test_a_number_that_is_none_is_refused(site: Site, after: str) -> None:
+    assert (await site.ana.get(f"/live?account={ANA}&after={after}")).status_code == 422
+    assert (await site.ana.get(f"/changes?account={ANA}&after={after}")).status_code == 422
+
+
+async def test_stopping_lets_open_pages_go(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        site.hub.close()
+
+        assert [event async for event in events] == []

@@ -1,0 +1,262 @@
+"""The statement's pages and REST: one's own accounts only, sums, searches, export, sign-in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from codebank.settings import Settings
+from tests.conftest import settings_for
+from tests.statement.desk import ANA, BIA, PASSWORD, Desk, Story, open_desk, open_pages, payment_id, sign_in
+
+pytestmark = pytest.mark.anyio
+DOCUMENT = json.loads((resources.files("codebank.statement") / "openapi.json").read_bytes())
+
+
+@dataclass
+class Pages:
+    """The pages, over a story that was told."""
+
+    browser: Callable[[], httpx.AsyncClient]
+    desk: Desk
+
+    async def ana(self) -> httpx.AsyncClient:
+        browser = self.browser()
+        assert (await sign_in(browser)).status_code == 303
+        return browser
+
+
+@pytest.fixture
+async def pages(settings: Settings) -> AsyncIterator[Pages]:
+    story = Story().opened().paid(123_456 // 100).declined(5_000).paid(89_90, merchant_name="Livraria Açaí", parcelas=3)
+    async with open_desk(settings) as desk, open_pages(settings) as browser:
+        await desk.append(*story.paid(700).returned(5, 700).events, *Story(BIA).opened().paid(4_242).events)
+        await desk.project()
+        yield Pages(browser, desk)
+
+
+async def test_the_statement_shows_lines_by_day_with_sums_and_what_is_left(pages: Pages) -> None:
+    page = (await (await pages.ana()).get("/")).text
+
+    assert "Olá, Ana" in page
+    assert "Livraria Açaí" in page
+    assert "em 3×" in page
+    assert "Estornado" in page
+    assert "3 lançamentos" in page
+    assert "12:02" in page  # 15:02 UTC on the clock of São Paulo
+    assert "restam R$\xa0987,66" in page
+
+
+async def test_trap_a22_refused_attempts_stand_apart_and_in_no_sum(pages: Pages) -> None:
+    page = (await (await pages.ana()).get("/")).text
+
+    lines, refused = page.split('id="refused"')
+    assert "R$\xa0102,24" in lines  # 12.34 + 89.90; the refused 50.00 and the returned 7.00 are left out
+    assert "Cartão sem limite para esta compra." not in lines
+    assert "Cartão sem limite para esta compra." in refused
+    assert "Tentativas recusadas (1)" in refused
+
+
+@pytest.mark.parametrize(("query", "shown"), [
+    ("q=acai", ["Livraria"]), ("q=LIVRARIA", ["Livraria"]), ("q=0018", ["Livraria", "Padaria"]), ("q=nada", []),
+    ("from=2026-11-21", []), ("to=2026-11-19", []), ("from=2026-11-20&to=2026-11-20", ["Livraria", "Padaria"]),
+    ("q=%25", []), ("q=_", []),
+])  # fmt: skip
+async def test_search_and_dates_choose_lines(pages: Pages, query: str, shown: list[str]) -> None:
+    page = (await (await pages.ana()).get(f"/?{query}")).text
+    lines = page.split('id="lines"')[1].split('id="refused"')[0]
+
+    assert [name for name in ("Livraria", "Padaria") if name in lines] == shown
+
+
+async def test_trap_b25_nobody_reads_anothers_statement_by_any_way(pages: Pages) -> None:
+    ana, nobody = await pages.ana(), pages.browser()
+
+    for path in (
+        f"/?account={BIA}", f"/statement.csv?account={BIA}", f"/changes?account={BIA}&after=0", f"/live?account={BIA}",
+        f"/api/accounts/{BIA}", f"/api/accounts/{BIA}/lines", "/api/accounts/x", f"/?account={'0' * 36}",
+    ):  # fmt: skip
+        theirs = await ana.get(path)
+        assert (path, theirs.status_code) == (path, 404)
+        assert "42,42" not in theirs.text
+        unknown = await nobody.get(path)
+        assert unknown.status_code in ({303} if path.startswith("/?") else {401})
+    assert [account["id"] for account in (await ana.get("/api/accounts")).json()["accounts"]] == [str(ANA)]
+
+
+async def test_trap_a24_no_page_shows_more_of_a_card_than_its_mask(pages: Pages) -> None:
+    ana = await pages.ana()
+
+    for path in ("/", "/statement.csv", "/changes?after=0", "/api/accounts", f"/api/accounts/{ANA}/lines"):
+        answer = await ana.get(path)
+        assert "•••• 0018" in answer.text or path == "/api/accounts"
+        assert "4000001000000018" not in answer.text
+
+
+async def test_the_export_has_what_the_filters_choose(pages: Pages) -> None:
+    answer = await (await pages.ana()).get("/statement.csv?q=acai")
+
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.text.splitlines()[0].startswith("date,time,merchant,description")
+    assert answer.text.splitlines()[1].startswith("2026-11-20,12:04:00,Livraria Açaí,")
+    assert ",89.90," in answer.text
+    assert len(answer.text.splitlines()) == 2
+
+
+async def test_rest_gives_lines_in_pages(pages: Pages) -> None:
+    ana = await pages.ana()
+    found: list[str] = []
+    cursor = None
+    while True:
+        query = f"limit=1&status=all{f'&cursor={cursor}' if cursor else ''}"
+        page = (await ana.get(f"/api/accounts/{ANA}/lines?{query}")).json()
+        found += [line["payment_id"] for line in page["lines"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert found == [str(payment_id(ANA, number)) for number in (5, 4, 3, 2)]
+
+
+BAD_QUERIES = [
+    ("limit=0", "limit"), ("limit=201", "limit"), ("limit=x", "limit"), ("limit=" + "9" * 40, "limit"),
+    ("cursor=-1", "cursor"), ("cursor=x", "cursor"), ("from=yesterday", "from"), ("to=2026-13-01", "to"),
+    ("from=2026-11-24&to=2026-11-23", "from"), ("status=paid", "status"), ("q=%00", "q"), ("q=" + "x" * 81, "q"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "field"), BAD_QUERIES)
+async def test_a_bad_query_is_named_and_never_breaks(pages: Pages, query: str, field: str) -> None:
+    ana = await pages.ana()
+
+    rest, page = await ana.get(f"/api/accounts/{ANA}/lines?{query}"), await ana.get(f"/?{query}")
+
+    assert (rest.status_code, page.status_code) == (422, 422)
+    assert rest.json()["errors"][0]["field"] == field
+
+
+async def test_an_arrival_tells_of_no_account_and_only_the_shops_pages_may_read_it(pages: Pages) -> None:
+    browser = pages.browser()
+
+    there = await browser.get(f"/api/arrivals/{payment_id(ANA, 2)}")
+    not_yet = await browser.get(f"/api/arrivals/{payment_id(ANA, 77)}")
+
+    assert set(there.json()) == {"arrived", "status", "milliseconds_after_commit"}
+    assert (there.json()["arrived"], not_yet.json()["arrived"]) == (True, False)
+    assert there.headers["access-control-allow-origin"] == "http://localhost:8000"
+    assert (await browser.get("/api/arrivals/x")).status_code == 404
+
+
+async def test_the_description_is_valid_and_names_every_route(pages: Pages) -> None:
+    served = (await pages.browser().get("/api/openapi.json")).json()
+
+    validate(served)
+    assert served == DOCUMENT
+    assert set(served["paths"]) == {
+        "/api/sessions", "/api/accounts", "/api/accounts/{account_id}", "/api/accounts/{account_id}/lines",
+        "/api/arrivals/{payment_id}", "/api/openapi.json",
+    }  # fmt: skip
+
+
+async def test_a_wrong_password_and_an_unknown_name_are_answered_the_same(pages: Pages) -> None:
+    wrong = await sign_in(pages.browser(), password="wrong")
+    unknown = await sign_in(pages.browser(), "nobody@x.example")
+
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.text == unknown.text
+    assert "set-cookie" not in wrong.headers
+
+
+async def test_guessing_ends_after_five_tries_and_says_for_how_long(pages: Pages) -> None:
+    browser = pages.browser()
+
+    tries = [(await sign_in(browser, password=f"guess {number}")).status_code for number in range(6)]
+    even_right = await sign_in(browser)
+    other = await sign_in(browser, "bia@x.example")
+
+    assert tries == [401] * 5 + [429]
+    assert even_right.status_code == 429
+    assert 0 < int(even_right.headers["retry-after"]) <= 900
+    assert other.status_code == 303
+
+
+async def test_a_session_changes_with_each_sign_in_ends_with_sign_out_and_is_kept_hashed(pages: Pages) -> None:
+    browser = await pages.ana()
+    first = browser.cookies["session"]
+    await sign_in(browser)
+    second = browser.cookies["session"]
+
+    old = await pages.browser().get("/", headers={"cookie": f"session={first}"})
+    stored = await pages.desk.pool.fetch("select token_hash from session")
+    await browser.post("/sign-out")
+    after = await pages.browser().get("/", headers={"cookie": f"session={second}"})
+
+    assert first != second
+    assert old.status_code == after.status_code == 303
+    assert len(stored) == 1
+    assert second.encode() not in stored[0]["token_hash"]
+
+
+async def test_a_session_ends_by_itself(settings: Settings) -> None:
+    short = settings_for(settings.databases, session_hours=0)  # type: ignore[attr-defined]
+    async with open_pages(short) as browsers:
+        browser = browsers()
+        await sign_in(browser)
+
+        assert (await browser.get("/")).headers["location"] == "/sign-in"
+
+
+async def test_a_program_signs_in_and_out_with_a_token(pages: Pages) -> None:
+    program = pages.browser()
+    made = await program.post("/api/sessions", json={"email": "ANA@x.example ", "password": PASSWORD})
+    program.cookies.clear()
+    bearer = {"authorization": f"Bearer {made.json()['token']}"}
+
+    with_token = await program.get("/api/accounts", headers=bearer)
+    await program.delete("/api/sessions", headers=bearer)
+    after = await program.get("/api/accounts", headers=bearer)
+
+    assert (made.status_code, with_token.status_code, after.status_code) == (201, 200, 401)
+    assert with_token.json()["accounts"][0]["available_minor"] == 100_000 - 1_234 - 8_990
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"email": "", "password": "x"}, {"email": "x"}, {"email": 1, "password": "x"}, []]
+)
+async def test_a_bad_sign_in_is_named(pages: Pages, body: object) -> None:
+    assert (await pages.browser().post("/api/sessions", json=body)).status_code == 422
+
+
+@pytest.mark.parametrize("email", ["\x00", "x" * 5000, "é@ü", "' or 1=1 --"])
+async def test_an_odd_name_only_does_not_fit(pages: Pages, email: str) -> None:
+    assert (await sign_in(pages.browser(), email)).status_code == 401
+
+
+async def test_another_sites_page_cannot_sign_anybody_out(pages: Pages) -> None:
+    browser = await pages.ana()
+
+    answer = await browser.post("/sign-out", headers={"sec-fetch-site": "cross-site"})
+
+    assert answer.status_code == 403
+    assert (await browser.get("/")).status_code == 200
+
+
+async def test_a_cardholder_whose_account_was_not_told_of_yet_is_told_so(settings: Settings) -> None:
+    async with open_pages(settings) as browsers:
+        browser = browsers()
+        await sign_in(browser)
+
+        assert "Sua conta ainda não chegou aqui" in (await browser.get("/")).text
+
+
+async def test_times_are_stored_with_their_zone(pages: Pages) -> None:
+    at = await pages.desk.pool.fetchval("select min(occurred_at) from line")
+
+    assert at == datetime(2026, 11, 20, 15, 2, tzinfo=UTC)
