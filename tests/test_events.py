@@ -28,7 +28,7 @@ def test_every_payment_status_has_an_event_of_its_own() -> None:
     assert {EVENT_TYPES[name] for name in PAYMENT_EVENT_TYPES.values()} == {PaymentEvent}
 
 
-@pytest.mark.parametrize("shape", sorted(set(EVENT_TYPES.values()), key=lambda shape: shape.__name__))
+@pytest.mark.parametrize("shape", sorted(set(EVENT_TYPES.values()), key=str))
 def test_every_event_tells_its_account_its_number_and_the_account_after_it(shape: type[Event]) -> None:
     names = {field.name for field in fields(shape)}
 

@@ -60,7 +60,7 @@ def test_trap_b09_a_wrong_setting_is_refused_at_the_start_by_name(variable: str,
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
-    with pytest.raises(CodebankError, match="CODEBANK_BANK_PORT.*CODEBANK_DEMO"):
+    with pytest.raises(CodebankError, match=r"CODEBANK_BANK_PORT.*CODEBANK_DEMO"):
         Settings.load({"CODEBANK_BANK_PORT": "x", "CODEBANK_DEMO": "y"})
 
 

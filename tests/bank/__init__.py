@@ -108,13 +108,12 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     for detail in _details(error):
         if detail.Is(ErrorInfo.DESCRIPTOR):
             detail.Unpack(found)
-    return found.reason
+    return str(found.reason)
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[Any]:
-    metadata = dict(error.trailing_metadata() or ())
-    raw = metadata.get("grpc-status-details-bin", b"")
-    assert isinstance(raw, bytes)
+    metadata: Any = error.trailing_metadata() or ()
+    raw = dict(metadata).get("grpc-status-details-bin", b"")
     return list(Status.FromString(raw).details)
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
 
 pytestmark = pytest.mark.anyio
-_SERVICE = "/codebank.v1.Bank/"
 INT32_MAX, INT64_MAX, INT64_MIN = 2**31 - 1, 2**63 - 1, -(2**63)
 Change = Callable[[pb.AuthorizeRequest], Any]
 
@@ -60,11 +59,16 @@ FIELDS: dict[str, list[object]] = {
     "card_data.expiry_year": [0, 1, 26, 1999, 2100, -1, INT32_MAX],
     "card_data.cvv": ["", "0", "12", "12345", "12x", "1 2", "-12", "１２３", "²²²", "12\0", "x" * 100_000],
     "amount.amount_minor": [0, -1, AMOUNT_MINOR_MAX + 1, INT64_MAX, INT64_MIN, 2**32 * 100],
-    "amount.currency": ["", "XXX", "brl", "BRLX", "R$", "B\0L", "B" * 100_000],
+    "amount.currency": ["", "ZZZ", "brl", "BRLX", "R$", "B\0L", "B" * 100_000],
     "description": [*TEXTS_TOO_LONG_OR_ODD],
     "parcelas": [-1, 13, INT32_MAX, -(2**31)],
     "idempotency_key": ["", "x" * 65, "a\0b", "a\nb", "chave-é", "💳", "x" * 100_000],
 }  # fmt: skip
+
+
+def sending(channel: grpc.aio.Channel, method: str) -> Any:
+    """Give a call that sends bytes as they are."""
+    return channel.unary_unary(f"/codebank.v1.Bank/{method}", request_serializer=None, response_deserializer=None)
 
 
 async def outcome(call: Awaitable[Any]) -> tuple[str, set[str], str]:
@@ -137,7 +141,7 @@ async def test_bytes_that_are_no_message_or_no_utf8_name_their_field(
         "card_data.cvv": setting("card_data.cvv", "@@@@"),
     }
     async with grpc.aio.insecure_channel(bank_server.address) as channel:
-        call = channel.unary_unary(f"{_SERVICE}Authorize")
+        call = sending(channel, "Authorize")
 
         for field, change in marked.items():
             request = charge("k")
@@ -145,7 +149,7 @@ async def test_bytes_that_are_no_message_or_no_utf8_name_their_field(
             data = request.SerializeToString().replace(b"@@@@", b"\xff\xfe\xff\xfe")
             assert (await outcome(call(data, metadata=MERCHANT)))[:2] == ("INVALID_ARGUMENT", {field})
         for method in ("Authorize", "Cancel", "GetPayment", "IssueCard", "GetCard", "BlockCard", "UnblockCard"):
-            garbage = channel.unary_unary(f"{_SERVICE}{method}")(b"\xff\xff\xff", metadata=OPERATOR)
+            garbage = sending(channel, method)(b"\xff\xff\xff", metadata=OPERATOR)
             assert (await outcome(garbage))[:2] == ("INVALID_ARGUMENT", {"request"})
 
     assert await read_books(books) == before
@@ -159,9 +163,7 @@ async def test_ten_megabytes_are_refused_before_they_are_read(
         big = charge("k")
         big.description = "x" * 10_000_000
 
-        error = await refusal(
-            channel.unary_unary(f"{_SERVICE}Authorize")(big.SerializeToString(), metadata=MERCHANT)
-        )
+        error = await refusal(sending(channel, "Authorize")(big.SerializeToString(), metadata=MERCHANT))
 
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert await read_books(books) == before
@@ -203,7 +205,7 @@ async def test_bad_input_to_the_calls_of_the_operator_names_its_field(
     table: list[tuple[pb.IssueCardRequest, str]] = [
         *((request(name=name), "new_account.holder_name") for name in ("", "x" * 81, "a\0b")),
         *((request(amount=n), "new_account.limit.amount_minor") for n in (0, -1, AMOUNT_MINOR_MAX + 1, INT64_MAX)),
-        *((request(currency=c), "new_account.limit.currency") for c in ("", "XXX", "brl")),
+        *((request(currency=c), "new_account.limit.currency") for c in ("", "ZZZ", "brl")),
         *((request(key=key), "idempotency_key") for key in ("", "x" * 65, "é", "a\0")),
         (pb.IssueCardRequest(idempotency_key="k"), "account"),
         (pb.IssueCardRequest(account_id="1", idempotency_key="k"), "account_id"),

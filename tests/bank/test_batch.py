@@ -48,11 +48,14 @@ class Lane:
 async def running(lane: Lane, batch_size_max: int = 512, queue_size_max: int = 8192) -> AsyncIterator[Batcher]:
     batcher = Batcher(lane.carry_out, Telemetry(), batch_size_max, queue_size_max)
     task = asyncio.create_task(batcher.run())
-    yield batcher
-    lane.gate.set()
-    batcher.close()
-    async with asyncio.timeout(5):
-        await task
+    try:
+        async with asyncio.timeout(10):  # a lane that dies leaves its callers waiting
+            yield batcher
+            lane.gate.set()
+            batcher.close()
+            await task
+    finally:
+        task.cancel()
 
 
 def submit(batcher: Batcher, *keys: str, seconds: float | None = None) -> asyncio.Task[list[Result]]:

@@ -89,7 +89,7 @@ async def test_trap_b01_two_thousand_charges_of_one_real_on_a_limit_of_a_hundred
     assert row is not None
     assert tuple(row) == (10_000, 10_000, 2_002)  # opened, issued, then one for each charge
     types = await books.fetch("select type, count(*) from outbox where account_id = $1 group by type", account)
-    assert dict(row.values() for row in types) == {
+    assert {row["type"]: row["count"] for row in types} == {
         "codebank.account.opened": 1,
         "codebank.card.issued": 1,
         "codebank.payment.approved": 100,
@@ -109,9 +109,7 @@ async def test_charges_of_many_accounts_by_two_banks_never_wait_in_a_circle(
 
     async def send(stub: BankAsyncStub, part: list[pb.AuthorizeStreamRequest]) -> list[pb.AuthorizeResult]:
         return [
-            result
-            async for answer in stub.AuthorizeStream(iter(part), metadata=MERCHANT)
-            for result in answer.results
+            result async for answer in stub.AuthorizeStream(iter(part), metadata=MERCHANT) for result in answer.results
         ]
 
     async with serving_bank(settings) as second, calling(second.address) as other:

@@ -102,7 +102,7 @@ OTHERS: dict[str, Any] = {
     "currency": lambda request: request.amount.MergeFrom(pb.Money(currency="USD")),
     "description": lambda request: request.MergeFrom(pb.AuthorizeRequest(description="tea")),
     "parcelas": lambda request: request.MergeFrom(pb.AuthorizeRequest(parcelas=2)),
-    "number": lambda request: request.card_data.MergeFrom(pb.CardData(number=published("slow").number)),
+    "number": lambda request: request.card_data.MergeFrom(pb.CardData(number=published("card_lost").number)),
     "expiry": lambda request: request.card_data.MergeFrom(pb.CardData(expiry_month=11)),
     "token": lambda request: request.MergeFrom(pb.AuthorizeRequest(card_token="tok")),
 }

@@ -107,11 +107,17 @@ async def broken_chains(connection: Connection) -> AsyncIterator[tuple[UUID, int
         if chain and chain[0].account_id != row["account_id"]:
             if (broken := _verify(chain, last)) is not None:
                 yield broken
+            last.pop(chain[0].account_id, None)
             chain = []
         values = {**row, "debit_kind": Kind(row["debit_kind"]), "credit_kind": Kind(row["credit_kind"])}
         chain.append(Entry(**values))
-    if chain and (broken := _verify(chain, last)) is not None:
-        yield broken
+    if chain:
+        if (broken := _verify(chain, last)) is not None:
+            yield broken
+        last.pop(chain[0].account_id, None)
+    for account_id, (number, _) in last.items():
+        if number:
+            yield account_id, 1  # its row tells of entries, and there is none
 
 
 def _verify(chain: list[Entry], last: dict[UUID, tuple[int, bytes]]) -> tuple[UUID, int] | None:

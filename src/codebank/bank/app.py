@@ -35,6 +35,7 @@ async def running_bank(
 
     `extra` are handlers served beside it, for measurements.
     """
+    vault = Vault(settings.vault_key)  # first: a bank without its key must not start
     pool = await open_pool(
         settings.database_url("bank"),
         max_size=settings.pool_size_max,
@@ -42,9 +43,7 @@ async def running_bank(
         server_settings={"lock_timeout": _LOCK_TIMEOUT},
     )
     batcher = Batcher(Authoriser(pool).carry_out, telemetry, settings.batch_size_max, settings.queue_size_max)
-    bank = Bank(
-        pool, Vault(settings.vault_key), batcher, telemetry, settings.operator_key, Rehearsal(settings.test_cards)
-    )
+    bank = Bank(pool, vault, batcher, telemetry, settings.operator_key, Rehearsal(settings.test_cards))
     server, health = build_server(telemetry, bank_pb2.DESCRIPTOR.services_by_name["Bank"], bank)
     server.add_generic_rpc_handlers(tuple(extra))
     port = server.add_insecure_port(address)

@@ -20,7 +20,7 @@ PARCELAS_MAX: Final = 12
 #: The currency of the shop.
 CURRENCY: Final = "BRL"
 
-_EXPIRY: Final = re.compile(r"\s*([0-9]{1,2})\s*/\s*([0-9]{2}|[0-9]{4})\s*")
+_EXPIRY: Final = re.compile(r"\s*(?:([0-9]{1,2})\s*/\s*|([0-9]{2}))([0-9]{2}|[0-9]{4})\s*")
 
 
 class OrderStatus(StrEnum):
@@ -199,9 +199,9 @@ def check_card(card: CardInput, now: datetime) -> list[Violation]:
 
 
 def read_expiry(text: str) -> tuple[int, int] | None:
-    """Read `MM/AA` as month and year, or None where it is neither."""
+    """Read `MM/AA`, or the same without the slash, as month and year; None where it is neither."""
     match = _EXPIRY.fullmatch(text)
     if match is None:
         return None
-    year = int(match[2])
-    return int(match[1]), year if year >= 100 else 2000 + year
+    year = int(match[3])
+    return int(match[1] or match[2]), year if year >= 100 else 2000 + year

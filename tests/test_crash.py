@@ -1,0 +1,162 @@
+"""Stopped at every step: nothing is lost, nothing is doubled, and the proof passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from codebank.bank.batch import Batcher
+from codebank.checkout.bank import BankClient
+from codebank.checkout.order import Unknown
+from codebank.checkout.service import Shop
+from codebank.statement import projector as projecting
+from tests.checkout.shop import card_body, orders_of, payments_of
+from tests.conftest import Databases
+from tests.eventlog.test_relay import CrashingLog
+from tests.system import System, relay_over, running_system
+
+pytestmark = pytest.mark.anyio
+COUNT = 12
+
+
+@pytest.fixture
+async def system(databases: Databases) -> AsyncIterator[System]:
+    async with running_system(
+        databases, resolve_after_seconds=1, cancel_after_seconds=2, call_budget_seconds=2
+    ) as made:
+        yield made
+
+
+async def buy(system: System, key: str) -> str:
+    """Buy something; give the order's status, or nothing where the shop broke down."""
+    async with system.shop() as shop:
+        body = {"items": [{"product": "cafe-especial", "quantity": 1}], "card": card_body()}
+        answer = await shop.post("/api/orders", json=body, headers={"idempotency-key": key})
+    return str(answer.json().get("status", "")) if answer.status_code < 500 else ""
+
+
+async def buy_many(system: System) -> list[str]:
+    return list(await asyncio.gather(*(buy(system, f"k{number}") for number in range(COUNT))))
+
+
+async def all_ended(system: System) -> list[str]:
+    async with asyncio.timeout(15):
+        while True:
+            statuses = [order["status"] for order in await orders_of(system.settings)]
+            if not {"pending", "processing"} & set(statuses):
+                return statuses
+            await asyncio.sleep(0.02)
+
+
+async def test_stopped_after_the_order_before_the_call(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def die(_shop: Shop, _order: object, _card: object) -> None:
+        raise OSError("the shop died before it called")
+
+    monkeypatch.setattr(Shop, "pay", die)
+    assert await buy_many(system) == [""] * COUNT
+    monkeypatch.undo()
+
+    # The bank never saw them: nobody pays, and every key is closed.
+    assert await all_ended(system) == ["cancelled"] * COUNT
+    assert await payments_of(system.settings) == []
+    assert (await system.proven()).agrees
+
+
+async def test_stopped_during_the_call(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = BankClient.authorize
+
+    async def lose_the_answer(*arguments: object) -> Unknown:
+        await real(*arguments)  # type: ignore[arg-type]
+        return Unknown("the answer was lost")
+
+    monkeypatch.setattr(BankClient, "authorize", lose_the_answer)
+    assert await buy_many(system) == ["processing"] * COUNT
+
+    assert await all_ended(system) == ["paid"] * COUNT
+    assert len(await payments_of(system.settings)) == COUNT
+    assert (await system.proven()).agrees
+
+
+async def test_stopped_after_the_commit_before_the_answer(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, deaths = Batcher._carry_out_safely, iter([True] * 3)
+
+    async def die_after_commit(batcher: Batcher, charges: object) -> object:
+        results = await real(batcher, charges)  # type: ignore[arg-type]
+        if next(deaths, False):
+            raise asyncio.CancelledError  # the lane dies with the answers in its hands
+        return results
+
+    monkeypatch.setattr(Batcher, "_carry_out_safely", die_after_commit)
+    statuses = await asyncio.gather(buy(system, "first"), return_exceptions=True)
+    await system.kill("bank")
+    monkeypatch.undo()
+    await system.start("bank")
+    assert statuses[0] in {"processing", ""}
+
+    assert await all_ended(system) == ["paid"]
+    assert await buy(system, "first") == "paid"
+    assert len(await payments_of(system.settings)) == 1
+    assert (await system.proven()).agrees
+
+
+async def test_stopped_after_ship_before_removal(system: System) -> None:
+    await system.stop("relay")
+    await buy_many(system)
+    crashing: list[CrashingLog] = []
+
+    def log(pool: object, dsn: str) -> CrashingLog:
+        crashing.append(CrashingLog(pool, dsn, 1, crashes=3))  # type: ignore[arg-type]
+        return crashing[0]
+
+    async with relay_over(system, log):
+        await buy(system, "one more")
+        proof = await system.proven()
+
+    assert crashing[0].crashes < 3
+    assert proof.agrees
+    assert {check.name: check.compared for check in proof.checks}["statement"] == COUNT + 1
+
+
+async def test_stopped_after_projection_before_position(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, deaths = projecting._write_batch, iter([True] * 3)
+
+    async def die(connection: object, batch: object) -> None:
+        await real(connection, batch)  # type: ignore[arg-type]
+        if next(deaths, False):
+            raise ConnectionResetError("killed before the commit")
+
+    monkeypatch.setattr(projecting, "_write_batch", die)
+    await buy_many(system)
+    proof = await system.proven()
+
+    assert next(deaths, None) is None
+    assert proof.agrees
+    assert {check.name: check.compared for check in proof.checks}["statement"] == COUNT
+
+
+async def test_every_role_but_the_shop_is_killed_under_load_and_comes_back(system: System) -> None:
+    buying = [asyncio.create_task(buy(system, f"k{number}")) for number in range(40)]
+    for name in ("projector", "relay", "bank", "statement", "projector", "relay"):
+        await system.kill(name)
+        await system.start(name)
+    statuses = await asyncio.gather(*buying)
+
+    assert "" not in statuses
+    assert set(await all_ended(system)) <= {"paid", "cancelled"}
+    assert (await system.proven()).agrees
+
+
+async def test_every_connection_of_every_database_is_cut_under_load(system: System, databases: Databases) -> None:
+    buying = [asyncio.create_task(buy(system, f"k{number}")) for number in range(40)]
+    for _ in range(3):
+        for name in databases.names.values():
+            keeper = await databases.server_connection()
+            await keeper.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
+            await keeper.close()
+        await asyncio.sleep(0.05)  # lets the load go on between two cuts
+    await asyncio.gather(*buying)
+
+    assert set(await all_ended(system)) <= {"paid", "cancelled"}
+    assert (await system.proven()).agrees
