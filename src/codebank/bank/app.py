@@ -59,8 +59,10 @@ async def running_bank(
         # Takes no new call, lets those under way be answered by the lane, then ends the lane.
         await server.stop(settings.stop_grace_seconds)
         batcher.close()
-        await lane
-        await pool.close()
+        try:
+            await lane
+        finally:
+            await pool.close()
 
 
 async def serve_bank(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:

@@ -56,9 +56,12 @@ async def serve_app(
     )
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if on_stop is not None:
-        on_stop()
-    server.should_exit = True
-    stopping.cancel()
-    await serving
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Also where the role is cancelled: the port must be free when this returns.
+        stopping.cancel()
+        if on_stop is not None:
+            on_stop()
+        server.should_exit = True
+        await serving
