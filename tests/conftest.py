@@ -88,10 +88,6 @@ class Databases:
         """Open a connection as the owner."""
         return await connect(self.dsn(database))
 
-    async def server_connection(self) -> asyncpg.Connection:
-        """Open a connection as the superuser."""
-        return await connect(self.server.dsn("postgres", "postgres"))
-
 
 async def make_databases(server: EmbeddedPostgres) -> Databases:
     """Copy the templates."""

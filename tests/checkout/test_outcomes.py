@@ -91,7 +91,7 @@ async def test_trap_a13_b16_a_failure_after_the_charge_still_ends_in_a_paid_orde
         answer = await browsers().post("/api/orders", json=order_body(), headers=KEY)
         order = await until_ended(settings)
 
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert order["status"] == "paid"
     payments = await payments_of(settings)
     assert [payment["payment_id"] for payment in payments] == [order["payment_id"]]

@@ -23,6 +23,8 @@ CONNECTION_ERRORS = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    # What the driver says when a connection is cut while it prepares the next step.
+    asyncpg.InternalClientError,
 )
 
 

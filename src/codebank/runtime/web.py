@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codebank.errors import HTTP_STATUS, Code, CodebankError
+from codebank.runtime.database import CONNECTION_ERRORS
 from codebank.runtime.http import problem, read_form
 from codebank.runtime.language import LANGUAGES
 from codebank.runtime.pages import STATIC_FOLDER, THEMES, Pages
@@ -69,6 +70,7 @@ def create_app(
         exception_handlers={
             CodebankError: _on_error(pages),
             HTTPException: _on_http_exception(pages),
+            **{error: _on_lost_database(pages) for error in CONNECTION_ERRORS},
             Exception: _on_crash(pages),
         },
     )
@@ -186,6 +188,20 @@ def _on_http_exception(pages: Pages) -> Any:
         answer.status_code = error.status_code
         answer.headers.update(error.headers or {})
         return answer
+
+    return handler
+
+
+def _on_lost_database(pages: Pages) -> Any:
+    async def handler(request: Request, error: Exception) -> Response:
+        log.warning("no connection to the database: %s", type(error).__name__, extra=fields(path=request.url.path))
+        away = CodebankError(
+            Code.UNAVAILABLE,
+            "the database does not answer",
+            hint="repeat the request with the same key",
+            retry_after_seconds=1,
+        )
+        return _answer(pages, request, away)
 
     return handler
 
