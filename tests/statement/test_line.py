@@ -17,7 +17,6 @@ from codebank.statement.line import (
     line_of,
     search_form,
     step_of,
-    sum_of,
     tint_of,
     used_percent,
 )
@@ -39,22 +38,17 @@ def test_an_account_that_is_opened_is_no_line() -> None:
     assert line_of(Story().opened().events[0]) is None
 
 
-def test_trap_a22_refused_and_returned_lines_are_in_no_sum() -> None:
-    lines = lines_of(Story().paid(1000).declined(5000).paid(300).returned(1, 1000))
-
-    assert sum_of(lines[:3]) == 1300
-    assert sum_of([lines[1]]) == 0
-    assert sum_of([lines[3]]) == 0
-
-
-def test_lines_are_grouped_by_day_with_each_days_sum() -> None:
+def test_lines_are_grouped_by_day() -> None:
     day_one = datetime(2026, 11, 23, 12, tzinfo=UTC)
     day_two = datetime(2026, 11, 24, 12, tzinfo=UTC)
     lines = lines_of(Story().paid(100, created_at=day_two).paid(200, created_at=day_two).paid(50, created_at=day_one))
 
     days = by_day(lines)
 
-    assert [(day.day, day.sum_minor) for day in days] == [(date(2026, 11, 24), 300), (date(2026, 11, 23), 50)]
+    assert [(day.day, [line.amount_minor for line in day.lines]) for day in days] == [
+        (date(2026, 11, 24), [100, 200]),
+        (date(2026, 11, 23), [50]),
+    ]
 
 
 @pytest.mark.parametrize(("at", "day"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,6 +75,13 @@ async def test_search_and_dates_choose_lines(pages: Pages, query: str, shown: li
     lines = page.split('id="lines"')[1].split('id="refused"')[0]
 
     assert [name for name in ("Livraria", "Padaria") if name in lines] == shown
+
+
+async def test_a_days_total_is_the_whole_days_however_few_lines_a_page_shows(pages: Pages) -> None:
+    page = (await (await pages.ana()).get("/?limit=1")).text
+
+    assert page.count('class="line"') == 2  # one line, and the refused one
+    assert re.search(r'class="sum figures">R\$\s*102,24', page)
 
 
 async def test_trap_b25_nobody_reads_anothers_statement_by_any_way(pages: Pages) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -64,11 +64,6 @@ class Line:
     local_day: date
 
     @property
-    def counted_minor(self) -> int:
-        """What the line adds to a sum: nothing where it was refused or given back."""
-        return self.amount_minor - self.refunded_minor if self.status != "declined" else 0
-
-    @property
     def search_text(self) -> str:
         """What a search looks at."""
         return search_form(f"{self.merchant_name} {self.description} {self.card_masked}")
@@ -76,15 +71,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """The lines of one day, newest first, with what they add up to."""
+    """Lines of one day, newest first."""
 
     day: date
     lines: tuple[Line, ...]
-
-    @property
-    def sum_minor(self) -> int:
-        """What was spent that day."""
-        return sum(line.counted_minor for line in self.lines)
 
 
 def step_of(sequence: int, last_applied: int) -> Step:
@@ -126,11 +116,6 @@ def line_of(event: Event) -> Line | None:
 def by_day(lines: Sequence[Line]) -> list[Day]:
     """Group lines that are in order, newest first, by their day."""
     return [Day(day, tuple(group)) for day, group in groupby(lines, key=lambda line: line.local_day)]
-
-
-def sum_of(lines: Iterable[Line]) -> int:
-    """Add up lines; refused ones and what was given back count nothing."""
-    return sum(line.counted_minor for line in lines)
 
 
 def search_form(text: str) -> str:

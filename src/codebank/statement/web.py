@@ -17,7 +17,7 @@ from codebank.money import Money
 from codebank.runtime.http import SSE_HEARTBEAT, Json, push, read_form, sse_event
 from codebank.runtime.pages import Pages
 from codebank.statement.export import csv_of
-from codebank.statement.line import by_day, initial_of, sum_of, tint_of, used_percent
+from codebank.statement.line import by_day, initial_of, tint_of, used_percent
 from codebank.statement.live import Hub
 from codebank.statement.query import Query, choose_account, read_after, read_query
 from codebank.statement.session import SESSION_COOKIE, client_address, require_cardholder, token_of
@@ -114,13 +114,16 @@ class Web:
             )
             refused_count, _ = await store.sum_lines(connection, account.account_id, refused_only)
             count, moved_minor = await store.sum_lines(connection, account.account_id, query.wanted)
+            days = by_day(lines[: query.limit])
+            day_sums = await store.sum_days(connection, account.account_id, query.wanted, [day.day for day in days])
         shown = lines[: query.limit]
         return {
+            "day_sums": day_sums,
             "cardholder": cardholder,
             "accounts": accounts,
             "account": account,
             "query": query,
-            "days": by_day(shown),
+            "days": days,
             "more": shown[-1].first_sequence if len(lines) > query.limit else None,
             "refused": refused,
             "refused_count": refused_count,
@@ -133,7 +136,6 @@ class Web:
             "money": lambda minor: Money(minor, account.currency),
             "tint_of": tint_of,
             "initial_of": initial_of,
-            "sum_of": sum_of,
             "fresh_after": fresh_after,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -100,6 +101,20 @@ async def sum_lines(connection: Connection, account_id: UUID, wanted: Filter) ->
     )
     assert row is not None
     return row["count"], row["moved"]
+
+
+async def sum_days(connection: Connection, account_id: UUID, wanted: Filter, days: Sequence[date]) -> dict[date, int]:
+    """Add up whole days, however many of their lines a page shows."""
+    conditions: list[str] = ["account_id = $1", "local_day = any($2)"]
+    values: list[Any] = [account_id, list(days)]
+    _narrow(wanted, conditions, values)
+    rows = await connection.fetch(
+        "select local_day,"
+        " coalesce(sum(amount_minor - refunded_minor) filter (where status <> 'declined'), 0)::bigint as moved"
+        f" from line where {' and '.join(conditions)} group by 1",
+        *values,
+    )
+    return {row["local_day"]: row["moved"] for row in rows}
 
 
 def _narrow(wanted: Filter, conditions: list[str], values: list[Any]) -> None:
