@@ -23,8 +23,6 @@ from codebank.runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-#: The last is what asyncpg says where the server closed the connection just before a statement was sent.
-LOST_ERRORS = (*CONNECTION_ERRORS, asyncpg.InternalClientError)
 #: What a transaction raises that waited for another one in vain; nothing of it was committed.
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
@@ -121,7 +119,7 @@ class Batcher:
         """Carry out a batch; if it fails as a whole, one by one, so that a bad one does not harm its neighbours."""
         try:
             return await self.carry_out(charges)
-        except LOST_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             log.warning("no connection to the database: %s", type(error).__name__)
             return [_unavailable()] * len(charges)
         except Exception as error:
@@ -140,7 +138,7 @@ def reaching_database() -> Iterator[None]:
     """Turn a lost database, or a lock waited for in vain, into an answer that says to repeat."""
     try:
         yield
-    except (*LOST_ERRORS, *LOCK_ERRORS) as error:
+    except (*CONNECTION_ERRORS, *LOCK_ERRORS) as error:
         log.warning("no answer from the database: %s", type(error).__name__)
         raise _unavailable() from None
 
