@@ -20,7 +20,8 @@ from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault
 from codebank.runtime.database import connect
 from codebank.runtime.migrate import migrate
-from codebank.runtime.postgres import EmbeddedPostgres, prepare_databases
+from codebank.runtime.postgres import EmbeddedPostgres
+from codebank.runtime.provision import prepare_databases
 from codebank.runtime.telemetry import Telemetry
 from codebank.settings import DATABASES, READER_ROLE, Settings
 

@@ -16,6 +16,7 @@ from codebank.audit.reconcile import Proof
 from codebank.eventlog.local import LocalLog
 from codebank.eventlog.relay import Relay
 from codebank.runtime.database import open_pool
+from codebank.runtime.opening import open_tracer
 from codebank.runtime.telemetry import Telemetry
 from codebank.services import ROLES, seed_all
 from codebank.settings import Settings
@@ -30,8 +31,25 @@ def free_port() -> int:
         return port
 
 
+def free_ports(count: int, also: int = 0) -> int:
+    """Find the first of so many free ports in a row; `also` more is free too."""
+    while True:
+        first = free_port()
+        try:
+            for port in {*range(first, first + count), first + also}:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return first
+
+
 async def _run(name: str, settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    await ROLES[name].run(settings, telemetry, stop)
+    telemetry.tracer = open_tracer(name, settings.otlp, settings.trace_ratio, "tests")
+    try:
+        await ROLES[name].run(settings, telemetry, stop)
+    finally:
+        await asyncio.to_thread(telemetry.tracer.close)
 
 
 @dataclass

@@ -6,11 +6,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from codebank.lab.pay import Stage, buy
+from codebank.settings import Settings
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 from tests.conftest import Databases
 from tests.system import System, running_system
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 pytestmark = pytest.mark.anyio
+
+
+class Site(Protocol):
+    """A system that a browser can open."""
+
+    @property
+    def settings(self) -> Settings:
+        """Where it is found."""
+
+
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -70,7 +81,7 @@ async def test_a_purchase_by_rest_reaches_the_statement_and_every_side_agrees(sy
     assert proof.agrees
 
 
-async def open_statement(browser: Browser, system: System) -> Page:
+async def open_statement(browser: Browser, system: Site) -> Page:
     page = await browser.new_page(locale="pt-BR")
     await page.goto(system.settings.statement_home())
     await page.fill("#email", DEMO_EMAIL)
@@ -80,7 +91,7 @@ async def open_statement(browser: Browser, system: System) -> Page:
     return page
 
 
-async def buy_in_the_browser(page: Page, system: System, number: str) -> None:
+async def buy_in_the_browser(page: Page, system: Site, number: str) -> None:
     await page.goto(f"{system.settings.checkout_home()}/products/caneca-esmaltada")
     await page.click(".buy .button")
     await page.click("text=Ir para o pagamento")

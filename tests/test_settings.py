@@ -98,9 +98,59 @@ def test_a_socket_of_a_long_path_lies_elsewhere_and_stays_the_same() -> None:
 def test_trap_b28_what_is_secret_is_marked_and_empty_by_default() -> None:
     secret = {item.name for item in fields(Settings) if item.metadata["secret"]}
 
-    assert secret == {"postgres_passwords", "vault_key", "operator_key", "merchant_key", "web_secret"}
+    assert secret == {
+        "postgres_passwords", "kafka_sasl_password", "elasticsearch_password", "vault_key", "operator_key",
+        "merchant_key", "web_secret", "postgres_admin_password",
+    }  # fmt: skip
     assert all(getattr(Settings(), name) == "" for name in secret)
 
 
 def test_every_setting_has_a_word_of_help() -> None:
     assert all(len(item.metadata["help"]) > 10 for item in fields(Settings))
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("a1b2\n")
+
+    settings = Settings.load({"CODEBANK_VAULT_KEY_FILE": str(tmp_path / "key")})
+
+    assert settings.vault_key == "a1b2"
+    assert Settings.load(settings.environment()) == settings
+
+
+def test_a_file_of_a_secret_that_says_nothing_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "key").write_text("a1b2")
+    wrong = {
+        "CODEBANK_VAULT_KEY_FILE": str(tmp_path / "nowhere"),
+        "CODEBANK_WEB_SECRET_FILE": str(tmp_path / "empty"),
+        "CODEBANK_OPERATOR_KEY_FILE": str(tmp_path / "key"),
+        "CODEBANK_OPERATOR_KEY": "x",
+        "CODEBANK_BANK_PORT_FILE": str(tmp_path / "key"),
+    }
+
+    with pytest.raises(CodebankError) as caught:
+        Settings.load(wrong)
+
+    for sentence in (
+        f"CODEBANK_VAULT_KEY_FILE: {tmp_path / 'nowhere'}: No such file or directory",
+        f"CODEBANK_WEB_SECRET_FILE: {tmp_path / 'empty'} is empty",
+        "CODEBANK_OPERATOR_KEY is given as a value and as a file",
+        "CODEBANK_BANK_PORT_FILE is not a setting",
+    ):
+        assert sentence in caught.value.message
+
+
+def test_the_administrators_address_and_those_of_our_roles_keep_the_servers_tls() -> None:
+    settings = Settings(
+        postgres="postgresql://db:5432?sslmode=verify-full&sslrootcert=/c/ca.crt",
+        postgres_passwords="bank=a,log=b",
+        postgres_admin_password="p/w",
+    )
+
+    assert settings.admin_url() == (
+        "postgresql://postgres:p%2Fw@db:5432/postgres?sslmode=verify-full&sslrootcert=/c/ca.crt"
+    )
+    assert settings.database_url("bank") == (
+        "postgresql://bank:a@db:5432/bank?sslmode=verify-full&sslrootcert=/c/ca.crt"
+    )

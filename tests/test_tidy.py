@@ -9,12 +9,15 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from codebank.lab.reference import reference_text
-from codebank.runtime.telemetry import METRICS
+from codebank.runtime.metrics import METRICS
 from codebank.settings import PREFIX, Settings
 from tests.generate import generate
 from tests.traps import missing
@@ -28,6 +31,8 @@ FLOAT_MAY_STAND = {
     "runtime/database.py", "runtime/telemetry.py", "runtime/supervisor.py", "runtime/postgres.py", "runtime/orphans.py",
     "runtime/ports.py", "eventlog/log.py", "eventlog/local.py", "eventlog/group.py", "eventlog/relay.py",
     "bank/batch.py", "bank/api.py", "checkout/bank.py", "runtime/rpc.py", "statement/projector.py",
+    "lab/flow.py", "eventlog/kafka/client.py", "eventlog/kafka/looker.py", "eventlog/kafka/reader.py",
+    "runtime/metrics.py", "runtime/tls.py", "runtime/opening.py", "runtime/otlp.py",
 }  # fmt: skip
 
 
@@ -163,6 +168,28 @@ def test_no_address_of_a_registry_and_no_path_of_a_machine_is_in_the_tree() -> N
     assert not (ROOT / "uv.lock").exists()
 
 
+def test_a_pin_names_the_extras_that_other_packages_ask_of_it() -> None:
+    """pip looks past a pin without them, finds a newer release the day there is one, and refuses to install it."""
+    text = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    pins = {one.name: one.extras for one in map(Requirement, re.findall(r"(?m)^([a-z0-9].*?)\s*\\$", text))}
+    asked = [
+        Requirement(line)
+        for package in distributions()
+        if canonicalize_name(package.metadata["Name"]) in pins
+        for line in package.requires or []
+    ]
+    with_extras = [one for one in asked if one.extras and (one.marker is None or one.marker.evaluate({"extra": ""}))]
+
+    assert "coverage" in {one.name for one in with_extras}
+    assert [str(one) for one in with_extras if not one.extras <= pins[canonicalize_name(one.name)]] == []
+
+
+def test_a_document_says_a_thing_once() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        long = [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 90 and line[0] != "|"]
+        assert [line for line in set(long) if long.count(line) > 1] == [], path.name
+
+
 def test_nothing_is_left_unfinished() -> None:
     words = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error")
     for path in [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))]:
@@ -174,8 +201,19 @@ def test_every_decided_trap_has_its_named_test() -> None:
     assert missing() == []
 
 
-def test_the_program_starts_without_importing_what_it_does_not_need() -> None:
-    code = "import sys, codebank.cli; print([m for m in ('grpc', 'asyncpg', 'rich', 'starlette') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("started", "needless"),
+    [
+        ("codebank.cli", ("grpc", "asyncpg", "rich", "starlette")),
+        # These run beside a role, within its memory.
+        (
+            "codebank.running, codebank.audit.proof, codebank.lab.letters",
+            ("grpc", "starlette", "uvicorn", "cryptography"),
+        ),
+    ],
+)
+def test_a_command_starts_without_importing_what_it_does_not_need(started: str, needless: tuple[str, ...]) -> None:
+    code = f"import sys, {started}; print([name for name in {needless} if name in sys.modules])"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -120,10 +120,11 @@ def test_an_event_is_json_in_cloudevents_binary_form() -> None:
         "ce_type": "codebank.account.opened",
         "ce_subject": "00000000-0000-0000-0000-000000000002",
         "ce_time": "2026-11-23T15:04:05.000678+00:00",
+        "ce_sequence": "1",
         "content-type": "application/json",
     }
     assert json.loads(value)["account"]["limit_minor"] == 1
-    assert headers == event_headers(UUID(int=1), ACCOUNT_OPENED, UUID(int=2), opened().occurred_at)
+    assert headers == event_headers(UUID(int=1), ACCOUNT_OPENED, UUID(int=2), opened().sequence, opened().occurred_at)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ from msgspec import Struct
 PAYMENTS_TOPIC: Final = "codebank.payments"
 #: Where a reader puts records that it cannot understand, with the reason.
 DEAD_LETTERS_TOPIC: Final = "codebank.dead-letters"
+#: The same of Kafka Connect, which writes them in its own way.
+SEARCH_DEAD_LETTERS_TOPIC: Final = "codebank.dead-letters.search"
+#: The consumer group that makes the statement.
+STATEMENT_GROUP: Final = "statement"
 
 
 class PaymentStatus(StrEnum):

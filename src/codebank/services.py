@@ -13,9 +13,9 @@ from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault
 from codebank.checkout.app import running_shop
 from codebank.checkout.store import seed_products
-from codebank.eventlog.local import LocalLog
+from codebank.eventlog.opening import open_log
 from codebank.eventlog.relay import Relay
-from codebank.runtime.database import connect, open_pool
+from codebank.runtime.database import connect
 from codebank.runtime.migrate import migrate
 from codebank.runtime.serve import serve_app
 from codebank.runtime.telemetry import Telemetry
@@ -48,13 +48,8 @@ class Role:
 
 
 async def _relay(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    dsn = settings.database_url("log")
-    pool = await open_pool(dsn, max_size=2, role="relay")
-    try:
-        log = LocalLog(pool, dsn, settings.member_timeout_seconds)
+    async with open_log(settings, "relay", telemetry=telemetry) as log:
         await Relay(settings.database_url("bank"), log, telemetry, settings.relay_batch_max).run(stop)
-    finally:
-        await pool.close()
 
 
 async def _checkout(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:

@@ -9,18 +9,22 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from codebank.errors import Code, CodebankError
 
 PREFIX: Final = "CODEBANK_"
+#: Ends the variable that names the file of a secret.
+_FILE: Final = "_FILE"
 #: Every database; the owner role of each has the same name.
 DATABASES: Final = ("bank", "checkout", "statement", "log")
 #: The role that may read every database and write none.
 READER_ROLE: Final = "audit"
+#: Settings that become links of a page: an address of a browser, or nothing.
+_LINKS: Final = ("grafana_url", "kibana_url", "jaeger_url")
 
 
 def default_state_folder() -> Path:
@@ -29,6 +33,12 @@ def default_state_folder() -> Path:
         return Path("/var/lib/codebank")
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "codebank"
+
+
+def default_deploy_folder() -> Path:
+    """Find the folder `deploy` of the checkout that this code runs in; else the one of the working folder."""
+    beside = Path(__file__).parents[2] / "deploy"
+    return beside if beside.is_dir() else Path.cwd() / "deploy"
 
 
 def _setting(help_text: str, default: Any = None, *, secret: bool = False, factory: Any = None) -> Any:
@@ -43,6 +53,10 @@ class Settings:
     """Everything that may differ between two machines."""
 
     state: Path = _setting("folder of all that this machine keeps", factory=default_state_folder)
+    deploy: Path = _setting(
+        "folder of connector, index template and dashboards: `deploy` of a checkout", factory=default_deploy_folder
+    )
+    software: str = _setting("folder of the servers that `make kafka` fetches; empty means in the state folder", "")
     postgres: str = _setting(
         "libpq address of a PostgreSQL server without user and database, such as `postgresql://db:5432`; "
         "empty means the embedded one",
@@ -51,7 +65,25 @@ class Settings:
     postgres_passwords: str = _setting(
         "passwords of the database roles, as `bank=…,checkout=…,statement=…,log=…,audit=…`", "", secret=True
     )
+    postgres_admin: str = _setting("role with which `codebank databases` makes databases and roles", "postgres")
+    postgres_admin_password: str = _setting("password of that role", "", secret=True)
     pool_size_max: int = _setting("connections that one role holds to one database at most", 8)
+
+    kafka: str = _setting("Kafka brokers as `host:port,…`; empty means the embedded log", "")
+    kafka_security_protocol: str = _setting("how brokers are spoken to: plaintext, ssl, sasl_plaintext, sasl_ssl", "")
+    kafka_ca_file: str = _setting("certificates of the authorities that vouch for the brokers (PEM)", "")
+    kafka_certificate_file: str = _setting("certificate with which we show who we are (PEM)", "")
+    kafka_key_file: str = _setting("key of that certificate (PEM)", "")
+    kafka_sasl_mechanism: str = _setting("PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", "")
+    kafka_sasl_username: str = _setting("name with which we sign in at the brokers", "")
+    kafka_sasl_password: str = _setting("password of that name", "", secret=True)
+    kafka_replication: int = _setting("brokers that keep each record", 3)
+    kafka_min_in_sync: int = _setting("brokers that must have a record before it counts", 2)
+    connect: str = _setting("address of Kafka Connect's REST, such as `http://localhost:8083`; empty means none", "")
+    elasticsearch: str = _setting("address of Elasticsearch, such as `http://localhost:9200`; empty means none", "")
+    elasticsearch_username: str = _setting("name with which we sign in at Elasticsearch", "")
+    elasticsearch_password: str = _setting("password of that name", "", secret=True)
+    elasticsearch_ca_file: str = _setting("certificates of the authorities that vouch for Elasticsearch (PEM)", "")
 
     bank_port: int = _setting("gRPC port of the bank", 50051)
     checkout_port: int = _setting("port of the shop's pages and REST", 8000)
@@ -63,12 +95,26 @@ class Settings:
     statement_health_port: int = _setting("health and metrics of the statement", 9104)
     projector_health_port: int = _setting("health and metrics of the projector", 9105)
     audit_health_port: int = _setting("health and metrics of the audit", 9106)
+    kafka_port: int = _setting("first of the six ports of the brokers that `make kafka` starts", 19092)
+    connect_port: int = _setting("port of the Kafka Connect that `make kafka` starts", 8083)
+    elasticsearch_port: int = _setting("port of the Elasticsearch that `make kafka` starts, and 100 more", 9200)
     host: str = _setting("address that every port is opened on", "127.0.0.1")
 
+    tls_ca_file: str = _setting("authority that vouches for all roles (PEM); with it roles talk over mutual TLS", "")
+    tls_certificate_file: str = _setting("certificate that this role shows to the others (PEM)", "")
+    tls_key_file: str = _setting("key of that certificate (PEM)", "")
+
     bank_address: str = _setting("where the checkout finds the bank, as `host:port`; empty means this machine", "")
+    role_host: str = _setting(
+        "host on which the control room finds a role's health, with `{role}` for its name; empty means this machine", ""
+    )
     checkout_url: str = _setting("public address of the shop; empty means this machine", "")
     statement_url: str = _setting("public address of the statement; empty means this machine", "")
     audit_url: str = _setting("public address of the control room; empty means this machine", "")
+
+    grafana_url: str = _setting("address of Grafana that the control room links to; empty means no link", "")
+    kibana_url: str = _setting("address of Kibana that the control room links to; empty means no link", "")
+    jaeger_url: str = _setting("address of Jaeger, where a payment's trace is shown; empty means no link", "")
 
     vault_key: str = _setting("64 hexadecimal digits: the key of the card vault; `up` makes one", "", secret=True)
     operator_key: str = _setting("key of the operator's calls; `up` makes one", "", secret=True)
@@ -95,11 +141,13 @@ class Settings:
     )
     secure_cookies: bool = _setting("whether cookies are sent over TLS only", False)
 
+    otlp: str = _setting("where traces go (OTLP over HTTP), such as `http://jaeger:4318`; empty means nowhere", "")
+    trace_ratio: str = _setting("share of what comes in at a page that is traced, from 0 to 1", "0.01")
     log_level: str = _setting("least level that is logged: debug, info, warning or error", "info")
 
     @staticmethod
     def load(environ: Mapping[str, str]) -> Settings:
-        """Read the settings from an environment.
+        """Read the settings from an environment; a secret may be in a file that `CODEBANK_…_FILE` names.
 
         Raises CodebankError naming each variable that is unknown or does not fit its type.
         """
@@ -110,11 +158,16 @@ class Settings:
             if not variable.startswith(PREFIX):
                 continue
             item = known.get(variable)
+            held = known.get(variable.removesuffix(_FILE)) if item is None else None
+            if held is not None and held.metadata["secret"]:
+                item = held
+                if environ.get(variable.removesuffix(_FILE)):
+                    wrong.append(f"{variable.removesuffix(_FILE)} is given as a value and as a file")
             if item is None:
                 wrong.append(f"{variable} is not a setting")
                 continue
             try:
-                values[item.name] = _parse(str(item.type), text)
+                values[item.name] = _value(item, text, from_file=item is held)
             except ValueError as error:
                 wrong.append(f"{variable}: {error}")
         if wrong:
@@ -124,7 +177,13 @@ class Settings:
     def database_url(self, database: str, role: str | None = None) -> str:
         """Give the address of a database for its owner, or for the role named."""
         user = role or database
-        password = self._passwords().get(user, "")
+        return self._url(database, user, self.role_passwords().get(user, ""))
+
+    def admin_url(self) -> str:
+        """Give the address with which databases and roles are made."""
+        return self._url("postgres", self.postgres_admin, self.postgres_admin_password)
+
+    def _url(self, database: str, user: str, password: str) -> str:
         credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
         if self.postgres:
             scheme, _, rest = self.postgres.partition("://")
@@ -136,7 +195,12 @@ class Settings:
         """Say where the embedded PostgreSQL listens."""
         return socket_folder(self.state / "postgres")
 
-    def _passwords(self) -> dict[str, str]:
+    def software_folder(self) -> Path:
+        """Say where fetched servers lie."""
+        return Path(self.software).expanduser().absolute() if self.software else self.state / "servers" / "software"
+
+    def role_passwords(self) -> dict[str, str]:
+        """Give the password of each database role that has one."""
         pairs = (pair.partition("=") for pair in self.postgres_passwords.split(",") if pair)
         return {user.strip(): password for user, _, password in pairs}
 
@@ -161,6 +225,12 @@ class Settings:
         return self.bank_address or f"127.0.0.1:{self.bank_port}"
 
 
+#: The roles, as their health ports are named.
+ROLE_NAMES: Final = tuple(
+    item.name.removesuffix("_health_port") for item in fields(Settings) if item.name.endswith("_health_port")
+)
+
+
 def socket_folder(folder: Path) -> Path:
     """Choose where the embedded server of `folder` listens: a socket's path may have 107 bytes at most."""
     inside = folder / "socket"
@@ -168,6 +238,22 @@ def socket_folder(folder: Path) -> Path:
         return inside
     digest = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"codebank-{digest}"
+
+
+def _value(item: Field[Any], text: str, *, from_file: bool) -> Any:
+    if from_file:
+        return _read_secret(text)
+    return _link(text) if item.name in _LINKS else _parse(str(item.type), text)
+
+
+def _read_secret(path: str) -> str:
+    try:
+        text = Path(path).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
 
 
 def _parse(type_name: str, text: str) -> Any:
@@ -185,6 +271,13 @@ def _parse(type_name: str, text: str) -> Any:
     if type_name == "Path":
         return Path(text).expanduser().absolute()
     return text
+
+
+def _link(text: str) -> str:
+    place = urlsplit(text)
+    if text and (place.scheme not in ("http", "https") or not place.hostname or place.username is not None):
+        raise ValueError("is not an address such as https://grafana.example without user and password")
+    return text.rstrip("/")
 
 
 def _text(value: Any) -> str:

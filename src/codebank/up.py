@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import signal
 import sys
@@ -17,21 +16,27 @@ from pathlib import Path
 from typing import Any, Final
 
 from codebank.errors import Code, CodebankError
+from codebank.running import RUNNING_FILE
+from codebank.runtime.files import write_atomically
 from codebank.runtime.health import is_ready
+from codebank.runtime.keys import KEYS, make_key
 from codebank.runtime.ports import PortTaken, check_ports
-from codebank.runtime.postgres import EmbeddedPostgres, prepare_databases
+from codebank.runtime.postgres import EmbeddedPostgres
+from codebank.runtime.provision import prepare_databases
 from codebank.runtime.statelock import StateLock
 from codebank.runtime.supervisor import Child, Supervisor
 from codebank.runtime.unprivileged import make_folder
+from codebank.search.connect import apply_connectors, remove_search
+from codebank.servers.app import load_servers
 from codebank.services import ROLES, all_ports, migrate_all, seed_all
 from codebank.settings import DATABASES, PREFIX, READER_ROLE, Settings
 
 #: Kept in the state folder: what a new machine makes once, and must never lose.
-_SECRETS: Final = ("vault_key", "operator_key", "merchant_key", "web_secret")
 _SECRETS_FILE: Final = "secrets.json"
-#: What the running system was started with, so that other commands find it.
-_RUNNING_FILE: Final = "running.json"
 _LOCK_FILE: Final = "up.lock"
+#: Which log the databases belong to.
+_LOG_FILE: Final = "log.txt"
+_EMBEDDED: Final = "embedded"
 #: After a kill -9 of an earlier `up`, its roles may hold their ports until they have finished.
 _PORT_PATIENCE_SECONDS: Final = 12
 #: A role's own grace comes first; this is what the supervisor adds before it kills.
@@ -46,6 +51,7 @@ class Machine:
 
     settings: Settings
     say: Say
+    fresh: bool = False
     postgres: EmbeddedPostgres | None = None
     supervisor: Supervisor | None = None
 
@@ -61,12 +67,29 @@ class Machine:
         for database, names in (await migrate_all(settings)).items():
             if names:
                 self.say(f"migrated {database}: {', '.join(names)}")
+        if settings.kafka:
+            await self._prepare_kafka()
         if settings.demo:
             await seed_all(settings)
         self.say("starting bank, relay, projector, checkout, statement, audit")
         grace_seconds = settings.stop_grace_seconds + _EXTRA_GRACE_SECONDS
         self.supervisor = Supervisor(_children(settings), self.say, grace_seconds=grace_seconds)
         await self.supervisor.start()
+
+    async def _prepare_kafka(self) -> None:
+        """Make topics and connectors as they must be; a fresh system begins with empty ones."""
+        from codebank.eventlog.kafka.topics import prepare_topics, recreate_topics
+
+        searches = bool(self.settings.connect and self.settings.elasticsearch)
+        if self.fresh:
+            self.say("emptying Kafka's topics and the search index")
+            if searches:
+                await remove_search(self.settings)
+            await recreate_topics(self.settings)
+        else:
+            await prepare_topics(self.settings)
+        if searches:
+            await apply_connectors(self.settings, self.say)
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Keep everything running until asked to stop."""
@@ -86,7 +109,9 @@ class Machine:
 
 
 def _children(settings: Settings) -> list[Child]:
-    environment = {**os.environ, **settings.environment()}
+    # Everything that the settings say, and nothing of ours beside it.
+    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment = {**others, **settings.environment()}
     children = []
     for role in ROLES.values():
         port = getattr(settings, role.health_port)
@@ -122,7 +147,7 @@ def complete(settings: Settings, environ: Mapping[str, str]) -> Settings:
     path = settings.state / _SECRETS_FILE
     kept = json.loads(path.read_text()) if path.exists() else {}
     # The vault's key cannot be changed once cards were sealed with it, so what is kept stays.
-    made = {name: kept.get(name) or secrets.token_hex(32) for name in _SECRETS}
+    made = {name: kept.get(name) or make_key() for name in KEYS}
     if made != kept:
         _write_privately(path, made)
     given = {name: getattr(settings, name) or value for name, value in made.items()}
@@ -130,30 +155,15 @@ def complete(settings: Settings, environ: Mapping[str, str]) -> Settings:
     return replace(settings, **(demo | given))
 
 
-def load_running(environ: Mapping[str, str]) -> Settings:
-    """Read the settings of the system that runs on this machine; what the environment says wins."""
-    settings = Settings.load(environ)
-    path = settings.state / _RUNNING_FILE
-    if not path.exists():
-        return settings
-    running = json.loads(path.read_text())
-    return Settings.load({**running, **{name: value for name, value in environ.items() if name.startswith(PREFIX)}})
-
-
 def _write_privately(path: Path, values: Mapping[str, str]) -> None:
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
+    write_atomically(path, json.dumps(values).encode(), 0o600)
 
 
 def _clear(state: Path) -> None:
     """Forget everything of an earlier life, but for the lock that we hold."""
     for item in state.iterdir():
-        if item.name == _LOCK_FILE:
+        # The servers of `make kafka` live on; what they hold of us is emptied through them.
+        if item.name in (_LOCK_FILE, "servers", "servers.json"):
             continue
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
@@ -163,7 +173,34 @@ def _clear(state: Path) -> None:
 
 def _looks_like_ours(state: Path) -> bool:
     names = {item.name for item in state.iterdir()}
-    return names <= {"postgres", "logs", _LOCK_FILE, _SECRETS_FILE, _RUNNING_FILE, "secrets.new", "running.new"}
+    ours = {"postgres", "logs", "servers", "servers.json", f"{_SECRETS_FILE}.new", f"{RUNNING_FILE}.new"}
+    return names <= ours | {_LOCK_FILE, _SECRETS_FILE, RUNNING_FILE, _LOG_FILE}
+
+
+def choose_log(settings: Settings, kind: str | None) -> Settings:
+    """Point the settings to the log that was asked for; None leaves it to the settings.
+
+    Raises CodebankError where this machine's Kafka is asked for and does not run.
+    """
+    if kind == "embedded":
+        return replace(settings, kafka="", connect="", elasticsearch="")
+    if kind == "kafka" and not settings.kafka:
+        found: dict[str, Any] = dict(load_servers(settings.state))
+        return replace(settings, **found)
+    return settings
+
+
+def refuse_other_log(settings: Settings) -> None:
+    """Refuse to go on with another log than before: its events would be missing there."""
+    path = settings.state / _LOG_FILE
+    before = path.read_text().strip() if path.exists() else ""
+    now = settings.kafka or _EMBEDDED
+    if before and before != now:
+        raise CodebankError(
+            Code.FAILED_PRECONDITION,
+            f"this state was made with the log {before}, and {now} does not have its events",
+            hint="start with `--fresh` to begin anew, or set CODEBANK_STATE to another folder",
+        )
 
 
 async def _wait_for_ports(settings: Settings) -> None:
@@ -173,7 +210,7 @@ async def _wait_for_ports(settings: Settings) -> None:
             return check_ports(all_ports(settings), settings.host)
         except PortTaken:
             # Only our own leftovers are worth waiting for.
-            if not (settings.state / _RUNNING_FILE).exists() or time.monotonic() > deadline:
+            if not (settings.state / RUNNING_FILE).exists() or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.2)
 
@@ -200,17 +237,19 @@ async def run_up(
             _clear(settings.state)
         await _wait_for_ports(settings)
         settings = complete(settings, environ)
-        machine = Machine(settings, say)
+        refuse_other_log(settings)
+        machine = Machine(settings, say, fresh)
         try:
             await _until(stop, machine.start())
-            _write_privately(settings.state / _RUNNING_FILE, settings.environment())
+            _write_privately(settings.state / RUNNING_FILE, settings.environment())
+            (settings.state / _LOG_FILE).write_text(settings.kafka or _EMBEDDED)
             if not stop.is_set():
                 show(settings)
             await machine.keep(stop)
             say("stopping")
         finally:
             await machine.stop()
-            (settings.state / _RUNNING_FILE).unlink(missing_ok=True)
+            (settings.state / RUNNING_FILE).unlink(missing_ok=True)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -14,11 +14,13 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
-from codebank.events import EVENT_TYPES, Event
+from codebank.events import EVENT_TYPES, Event, PaymentEvent
 
 #: CloudEvents `source` of everything that the bank says.
 SOURCE: Final = "/codebank/bank"
 CONTENT_TYPE: Final = "application/json"
+#: The record's header that names the trace an event belongs to, where that is recorded (W3C Trace Context).
+TRACE_HEADER: Final = "traceparent"
 
 
 class MalformedEvent(Exception):
@@ -41,7 +43,8 @@ _decoders: Final = {shape: msgspec.json.Decoder(shape) for shape in set(EVENT_TY
 
 def encode_event(event: Event) -> tuple[bytes, dict[str, str]]:
     """Write an event as the value and the headers of a record."""
-    return event_value(event), event_headers(event.event_id, event.type, event.account_id, event.occurred_at)
+    headers = event_headers(event.event_id, event.type, event.account_id, event.sequence, event.occurred_at)
+    return event_value(event), headers
 
 
 def event_value(event: Event) -> bytes:
@@ -49,17 +52,27 @@ def event_value(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
-def event_headers(event_id: UUID, event_type: str, account_id: UUID, occurred_at: datetime) -> dict[str, str]:
-    """Write the attributes of an event as the headers of its record."""
-    return {
+def event_headers(
+    event_id: UUID, event_type: str, account_id: UUID, sequence: int, occurred_at: datetime
+) -> dict[str, str]:
+    """Write the attributes of an event as the headers of its record.
+
+    `ce_sequence` (a documented extension of CloudEvents) orders the events of an account; `ce_payment` is there on
+    events of payments only, for readers that can ask no more of a header than whether it is there.
+    """
+    headers = {
         "ce_specversion": "1.0",
         "ce_id": str(event_id),
         "ce_source": SOURCE,
         "ce_type": event_type,
         "ce_subject": str(account_id),
         "ce_time": occurred_at.isoformat(),
+        "ce_sequence": str(sequence),
         "content-type": CONTENT_TYPE,
     }
+    if EVENT_TYPES.get(event_type) is PaymentEvent:
+        headers["ce_payment"] = "true"
+    return headers
 
 
 def decode_event(headers: Mapping[str, str], value: bytes) -> Event:

@@ -97,6 +97,7 @@ HARM = [
     ("bank", "delete from payment where status = 'approved'", ["balance", "events", "orders"]),
     ("log", "delete from record where \"offset\" = 30 and partition = 6", ["events", "log"]),
     ("log", "insert into record select topic, partition, \"offset\" + 9999, key, value, headers from record", ["log"]),
+    ("statement", "update line set account_id = gen_random_uuid() where status = 'approved'", ["statement"]),
     ("checkout", "delete from order_line; delete from orders where status = 'paid'", ["orders"]),
     ("checkout", "update orders set total_minor = total_minor + 1 where status = 'paid'", ["orders"]),
     ("checkout", "update orders set status = 'paid', decline_code = null, payment_id = gen_random_uuid()"
@@ -120,6 +121,22 @@ async def test_every_harm_is_found_and_named(
     assert set(expected) <= set(broken(proof))
     for check in proof.checks:
         assert all(re.search(r"\d", difference) for difference in check.differences)
+
+
+async def test_an_event_away_from_the_others_of_its_account_is_named(databases: Databases) -> None:
+    async with running_system(databases, "bank", "checkout", "relay", "projector") as system:
+        await shop_around(system, 40)
+        await system.proven()
+        await hurt(
+            databases.dsn("log", "postgres"),
+            "update record mine set value = other.value, headers = other.headers from record other"
+            ' where mine.partition = 6 and mine."offset" = 30 and other.partition <> 6 and other."offset" = 0',
+        )
+
+        proof = await system.prove()
+
+    assert "astray" in {difference.name for check in proof.checks for difference in check.differences}
+    assert {"events", "log"} <= set(broken(proof))
 
 
 async def hurt(dsn: str, sql: str) -> None:
@@ -157,7 +174,7 @@ async def test_the_control_room_shows_the_flow_and_a_dead_part(databases: Databa
     assert page.status_code == part.status_code == 200
     assert part.text.strip().startswith('<div id="now"')
     assert flow["lines"] == sum(flow["payments"].values()) == sum(flow["orders"].values()) == 5
-    assert len(flow["partitions"]) == 12
+    assert len(flow["log"]["partitions"]) == 12
     assert proof["agrees"] is True
     # Its health ports are not open in this test: every role is shown as dead, and nothing breaks.
     assert set(flow["roles"].values()) == {False}

@@ -20,6 +20,7 @@ from codebank.bank.service import Authoriser, cancel
 from codebank.bank.store.reading import _LOCATE
 from codebank.bank.vault import Vault
 from codebank.runtime.database import open_pool
+from codebank.runtime.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_MERCHANT
 from codebank.v1 import bank_pb2 as pb
@@ -250,7 +251,7 @@ async def test_trap_b12_prepared_statements_and_connections_come_to_a_plateau(
 ) -> None:
     vault, pool = Vault(TEST_VAULT_KEY), await open_pool(databases.dsn("bank"), min_size=1, max_size=1)
     await seed_bank(books, vault, TEST_MERCHANT_KEY)
-    reader, authoriser = ChargeReader(vault, Rehearsal(True)), Authoriser(pool)
+    reader, authoriser = ChargeReader(vault, Rehearsal(True)), Authoriser(pool, Telemetry())
     shop = Merchant(merchant_id=DEMO_MERCHANT, name="Loja", category_code="5311", is_open=True)
     counts = []
 

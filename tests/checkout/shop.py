@@ -36,13 +36,15 @@ def order_body(number: str = APPROVED, **changes: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(settings: Settings) -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
+async def open_shop(
+    settings: Settings, telemetry: Telemetry | None = None
+) -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
     """Run a shop; give a maker of browsers, each with cookies of its own."""
     connection = await connect(settings.database_url("checkout"))
     await seed_products(connection)
     await connection.close()
     clients: list[httpx.AsyncClient] = []
-    async with running_shop(settings, Telemetry()) as app:
+    async with running_shop(settings, telemetry or Telemetry()) as app:
 
         def browser() -> httpx.AsyncClient:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -97,13 +99,19 @@ class OddBank(bank_pb2_grpc.BankServicer):
     """A peer that speaks the bank's proto and misbehaves as told."""
 
     amount_minor: int | None = None
+    #: What the first charge is answered with.
+    gives_first: grpc.StatusCode | None = None
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     #: Answers wait for this; a bank that hangs never sets it.
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    keys: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
     async def Authorize(self, request: pb.AuthorizeRequest, context: Any) -> pb.AuthorizeResponse:
         self.asked.set()
+        self.keys.append(request.idempotency_key)
+        if self.gives_first is not None and len(self.keys) == 1:
+            await context.abort(self.gives_first, "as told")
         await self.may_answer.wait()
         amount = pb.Money(amount_minor=self.amount_minor or request.amount.amount_minor, currency="BRL")
         return pb.AuthorizeResponse(
@@ -121,9 +129,9 @@ class OddBank(bank_pb2_grpc.BankServicer):
         return pb.CancelResponse(outcome=pb.CancelResponse.OUTCOME_KEY_CLOSED)
 
 
-def odd_bank(amount_minor: int | None = None) -> OddBank:
+def odd_bank(amount_minor: int | None = None, gives_first: grpc.StatusCode | None = None) -> OddBank:
     """Make a bank that misbehaves."""
-    return OddBank(amount_minor)  # type: ignore[abstract]  # only what the checkout calls is spoken
+    return OddBank(amount_minor, gives_first)  # type: ignore[abstract]  # only what the checkout calls is spoken
 
 
 @contextlib.asynccontextmanager

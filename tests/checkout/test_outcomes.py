@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
 
 from codebank.checkout import store
@@ -95,6 +96,20 @@ async def test_trap_a13_b16_a_failure_after_the_charge_still_ends_in_a_paid_orde
     assert order["status"] == "paid"
     payments = await payments_of(settings)
     assert [payment["payment_id"] for payment in payments] == [order["payment_id"]]
+
+
+# A bank that stops answers CANCELLED to what it had not taken.
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "CANCELLED", "ABORTED", "INTERNAL", "RESOURCE_EXHAUSTED"])
+async def test_what_may_heal_is_asked_again_with_the_same_key(databases: Databases, status: str) -> None:
+    bank = odd_bank(gives_first=grpc.StatusCode[status])
+    bank.may_answer.set()
+    async with serving(bank) as address:
+        settings = settings_for(databases, bank_address=address)
+        async with open_shop(settings) as browsers:
+            answer = await browsers().post("/api/orders", json=order_body(), headers=KEY)
+
+    assert answer.json()["status"] == "paid"
+    assert bank.keys == [answer.json()["id"]] * 2
 
 
 async def test_the_browser_that_goes_away_mid_call_does_not_stop_the_payment(databases: Databases) -> None:

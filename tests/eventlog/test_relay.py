@@ -173,6 +173,20 @@ async def test_a_stand_by_takes_over_when_the_leader_loses_its_connection(
     assert sequences(await on_log(log)) == {str(account): list(range(1, 11)) for account in ACCOUNTS}
 
 
+@pytest.mark.parametrize("headers", [{}, {"ce_id": "no id of ours"}])
+async def test_the_relay_outlives_what_another_program_wrote_on_the_log(
+    databases: Databases, log: LocalLog, bank: asyncpg.Connection, headers: dict[str, str]
+) -> None:
+    writer = await log.open_writer(PAYMENTS_TOPIC)
+    await writer.append([NewRecord(b"?", b"?", headers)])
+    await writer.close()
+
+    async with relaying(databases, log):
+        await until(lambda: drained(bank))
+
+    assert len(await on_log(log)) == len(ACCOUNTS) + 1
+
+
 async def test_only_one_of_two_relays_leads(databases: Databases, log: LocalLog, bank: asyncpg.Connection) -> None:
     def leading(relay: Relay) -> bool:
         return relay.telemetry.registry.get_sample_value("codebank_relay_leading") == 1

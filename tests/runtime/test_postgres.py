@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,8 @@ import pytest
 
 from codebank.errors import CodebankError
 from codebank.runtime.orphans import server_processes
-from codebank.runtime.postgres import EmbeddedPostgres, prepare_databases
+from codebank.runtime.postgres import EmbeddedPostgres
+from codebank.runtime.provision import prepare_databases
 from codebank.runtime.unprivileged import as_server_user, server_uid
 from codebank.settings import socket_folder
 
@@ -148,6 +150,23 @@ async def test_a_backend_that_outlived_its_server_is_ended_before_a_new_server_w
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await endless
     assert await ask(server, "select 1") == 1
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv to take a right from it"
+)
+def test_root_without_the_right_to_look_into_processes_finds_its_servers(server: EmbeddedPostgres) -> None:
+    code = (
+        "import sys; from pathlib import Path; from codebank.runtime.orphans import server_processes;"
+        "print(server_processes(Path(sys.argv[1])))"
+    )
+    # As root is in a container.
+    command = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable, "-c", code,
+               str(server.data)]  # fmt: skip
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert alive(server) in json.loads(done.stdout)
 
 
 def test_an_orphan_on_the_folder_is_stopped_even_when_found_by_another_path(server: EmbeddedPostgres) -> None:

@@ -30,7 +30,8 @@ while :; do sleep 0.05; done
 STUBBORN = """
 trap '' TERM
 sleep 60 &
-echo $! > "$2/$1.ready"
+echo $! > "$2/$1.new"
+mv "$2/$1.new" "$2/$1.ready"
 while :; do sleep 1; done
 """
 #: Is well until it is killed, then never again.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from codebank.eventlog.log import PARTITIONS, partition_of
 from codebank.runtime.serve import serve_app
 from codebank.runtime.telemetry import Telemetry
 from codebank.settings import Settings
@@ -170,14 +171,44 @@ async def test_a_page_that_cannot_be_pushed_to_asks(site: Site) -> None:
     await site.tell(2)
 
     changed = (await site.ana.get(f"/changes?account={ANA}&after=1")).json()
-    same = (await site.ana.get(f"/changes?account={ANA}&after={changed['sequence']}")).json()
+    same = (await site.ana.get(f"/changes?account={ANA}&after={changed['after']}")).json()
 
-    assert changed["sequence"] == 3
+    assert changed["after"] == "3"
     assert amounts(changed["html"]) == 2
-    assert same == {"sequence": 3, "html": ""}
+    assert same == {"after": "3", "html": ""}
 
 
-@pytest.mark.parametrize("after", ["-1", "x", "1.5", "9" * 30, "%00"])
+async def test_an_open_page_is_told_when_it_is_behind_and_when_no_more(site: Site) -> None:
+    partition = partition_of(str(ANA).encode())
+    await site.desk.pool.execute(
+        "insert into freshness (partition, caught_up_at) values ($1, now() - interval '1 minute')", partition
+    )
+    async with listening(site, after=1) as events:
+        event, place, html = await anext(events)
+        assert (event, place) == ("lines", "1b")
+        assert "atrasado" in html
+        assert "atrasado" in (await site.ana.get("/")).text
+
+        await site.desk.pool.execute("update freshness set caught_up_at = now()")
+        event, place, html = await anext(events)
+        assert (event, place) == ("lines", "1")
+        assert "atrasado" not in html
+    assert (await site.ana.get(f"/changes?account={ANA}&after=1b")).json()["after"] == "1"
+
+
+async def test_another_accounts_partition_being_behind_is_no_news(site: Site) -> None:
+    other = (partition_of(str(ANA).encode()) + 1) % PARTITIONS
+    await site.desk.pool.execute(
+        "insert into freshness (partition, caught_up_at) values ($1, now() - interval '1 minute')", other
+    )
+    async with listening(site, after=1) as events:
+        await site.tell()
+        _, place, html = await anext(events)
+    assert place == "2"
+    assert "atrasado" not in html
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "1.5", "9" * 30, "%00", "b", "1bb"])
 async def test_a_number_that_is_none_is_refused(site: Site, after: str) -> None:
     assert (await site.ana.get(f"/live?account={ANA}&after={after}")).status_code == 422
     assert (await site.ana.get(f"/changes?account={ANA}&after={after}")).status_code == 422

@@ -13,10 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from codebank.eventlog.log import NewRecord, partition_of
-from codebank.events import PAYMENTS_TOPIC
+from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP
 from codebank.settings import Settings
 from codebank.statement import projector as module
-from codebank.statement.projector import GROUP, PositionLost, SequenceGap, _apply, _Batch
+from codebank.statement.projector import PositionLost, SequenceGap, _apply, _Batch
 from tests.statement.desk import ANA, BIA, Desk, Story, open_desk, record_of
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +121,7 @@ async def test_a_crash_between_lines_and_position_leaves_neither(desk: Desk, mon
 async def test_a_member_that_lost_its_partition_cannot_write(desk: Desk) -> None:
     await desk.append(*a_story().events)
     projector = desk.projector("slow")
-    reader = await desk.log.open_reader(PAYMENTS_TOPIC, GROUP, "slow", projector._positions)
+    reader = await desk.log.open_reader(PAYMENTS_TOPIC, STATEMENT_GROUP, "slow", projector._positions)
     records = await reader.read(500, 5)
     await reader.close()
 

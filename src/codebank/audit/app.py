@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from starlette.applications import Starlette
 
 from codebank.audit.store import open_sides
+from codebank.audit.trail import Trail
 from codebank.audit.web import ControlRoom
 from codebank.runtime.pages import Pages, Site
 from codebank.runtime.telemetry import Telemetry
@@ -30,8 +31,8 @@ async def running_audit(
         audit_url=settings.audit_home(),
     )
     pages = Pages("codebank.audit", site)
-    async with open_sides(settings) as sides:
-        room = ControlRoom(sides, pages, telemetry, settings.host, health)
+    async with open_sides(settings, telemetry) as sides:
+        room = ControlRoom(sides, pages, telemetry, settings.role_host or settings.host, health, Trail(sides.log))
         app = create_app(pages=pages, routes=room.routes(), telemetry=telemetry, secure_cookies=settings.secure_cookies)
         proving = asyncio.create_task(room.keep_proving())
         try:

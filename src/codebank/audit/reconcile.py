@@ -6,11 +6,55 @@ Under load the sides are compared at a common sequence per account: what a side 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 #: Differences shown of each check; the count tells of the others.
 DIFFERENCES_SHOWN = 5
+
+
+#: Every kind of difference, in the words of the terminal; pages have their own, with amounts as people write them.
+SENTENCES: Final = {
+    "unbalanced": "{currency}: debits {debit_minor}, credits {credit_minor}",
+    "orphan_entry": "entry {number} of account {account} has no payment",
+    "used": "account {account}: used {used_minor} of {limit_minor}, entries say {moved_minor}",
+    "moved": "payment {payment} {status} {amount_minor}: {count} entries, charged {charged_minor},"
+    " returned {returned_minor}",
+    "told": "payment {payment} {status} was told by {told} events, not {expected}",
+    "last_event": "payment {payment} is {status}, its last event says {other_status}",
+    "no_payment": "event of payment {payment}: no such payment",
+    "numbers": "account {account}: {count} events, its last number is {last}",
+    "repeated": "event {event} is on the log more than once",
+    "astray": "event {event} of account {account} is on partition {partition}, not with the account's others",
+    "unreadable": "record {offset} of partition {partition} cannot be read, and was not put aside",
+    "gap": "account {account}: event {found} stands where {expected} should",
+    "missing": "payment {payment} of {amount_minor} is missing on the {side}",
+    "differs": "payment {payment}: bank has {status} {amount_minor} (returned {refunded_minor}),"
+    " {side} has {other_status} {other_amount_minor} (returned {other_refunded_minor})",
+    "extra": "payment {payment} is on the {side} only",
+    "indexed_twice": "a payment is in the search index more than once: {count} documents, {found} payments",
+    "order_unpaid": "order {order} is paid, its payment is {status}",
+    "order_amount": "order {order} of {amount_minor} was charged {charged_minor}",
+    "order_approved": "order {order} is {status}, its payment is approved",
+    "no_order": "payment {payment} of {amount_minor} has no order",
+    "chain": "account {account}: entry {number} does not follow",
+}
+
+
+class Difference(str):
+    """One thing that does not fit: a sentence for the terminal, and its values for whoever has other words."""
+
+    name: str
+    values: Mapping[str, object]
+    #: Of every value whose name ends in `_minor`.
+    currency: str
+
+    def __new__(cls, name: str, currency: str = "BRL", **values: object) -> Difference:
+        """Write the sentence."""
+        made = super().__new__(cls, SENTENCES[name].format(currency=currency, **values))
+        made.name, made.currency, made.values = name, currency, {"currency": currency, **values}
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +68,7 @@ class Check:
     #: How many things were looked at.
     compared: int
     #: What does not fit, in words; empty where the invariant holds.
-    differences: tuple[str, ...]
+    differences: tuple[Difference, ...]
 
     @property
     def holds(self) -> bool:
@@ -37,8 +81,10 @@ class Proof:
     """All checks, and how far the sides are apart in time."""
 
     checks: tuple[Check, ...]
-    #: Events that the log or the statement have not seen yet.
+    #: Events that the side furthest behind has not seen yet.
     lag_events: int
+    #: Who was compared.
+    parties: tuple[str, ...]
 
     @property
     def agrees(self) -> bool:
@@ -58,16 +104,36 @@ class PaymentFact:
     #: Number of the event that said so, and of the payment's first.
     sequence: int
     first_sequence: int
+    currency: str = "BRL"
 
 
-def check_of(name: str, promise: str, compared: int, differences: Iterable[str]) -> Check:
+@dataclass
+class Findings:
+    """A check that is made portion by portion."""
+
+    name: str
+    promise: str
+    _compared: int = 0
+    _differences: list[Difference] = field(default_factory=list)
+
+    def add(self, compared: int, differences: Iterable[Difference]) -> None:
+        """Take note of a portion."""
+        self._compared += compared
+        self._differences += differences
+
+    def check(self) -> Check:
+        """Say what was found in all of them."""
+        return check_of(self.name, self.promise, self._compared, self._differences)
+
+
+def check_of(name: str, promise: str, compared: int, differences: Iterable[Difference]) -> Check:
     """Make a check of what was found."""
     return Check(name, promise, compared, tuple(differences))
 
 
 def compare_payments(
     ledger: Mapping[UUID, PaymentFact], other: Mapping[UUID, PaymentFact], seen: Mapping[UUID, int], side: str
-) -> list[str]:
+) -> list[Difference]:
     """Tell where another side's payments are not the bank's.
 
     `ledger` is what the bank's events say, `seen` the last number that the other side has of each account: a payment
@@ -78,10 +144,14 @@ def compare_payments(
         found = other.get(payment_id)
         if found is None:
             if fact.first_sequence <= seen.get(fact.account_id, 0):
-                differences.append(f"payment {payment_id} of {fact.amount_minor} is missing on the {side}")
+                differences.append(
+                    Difference("missing", fact.currency, payment=payment_id, amount_minor=fact.amount_minor, side=side)
+                )
         elif fact.sequence <= seen.get(fact.account_id, 0) and not _same(fact, found):
-            differences.append(f"payment {payment_id}: bank has {_words(fact)}, {side} has {_words(found)}")
-    differences += [f"payment {payment_id} is on the {side} only" for payment_id in other if payment_id not in ledger]
+            differences.append(_differ(fact, found, side))
+    differences += [
+        Difference("extra", payment=payment_id, side=side) for payment_id in other if payment_id not in ledger
+    ]
     return differences
 
 
@@ -94,15 +164,21 @@ def _same(left: PaymentFact, right: PaymentFact) -> bool:
     )
 
 
-def _words(fact: PaymentFact) -> str:
-    return f"{fact.status} {fact.amount_minor} (returned {fact.refunded_minor})"
+def _differ(fact: PaymentFact, found: PaymentFact, side: str) -> Difference:
+    return Difference(
+        "differs",
+        fact.currency,
+        payment=fact.payment_id,
+        status=str(fact.status),
+        amount_minor=fact.amount_minor,
+        refunded_minor=fact.refunded_minor,
+        side=side,
+        other_status=str(found.status),
+        other_amount_minor=found.amount_minor,
+        other_refunded_minor=found.refunded_minor,
+    )
 
 
-def gaps(sequences: Sequence[int]) -> list[str]:
-    """Tell where an account's numbers, in the order of the log, are not 1, 2, 3 …"""
-    differences = []
-    for expected, found in enumerate(sequences, start=1):
-        if found != expected:
-            differences.append(f"event {found} stands where {expected} should")
-            break
-    return differences
+def first_gap(sequences: Sequence[int]) -> tuple[int, int] | None:
+    """Tell where an account's numbers, in the order of the log, are not 1, 2, 3 …: what should stand, and what does."""
+    return next(((expected, found) for expected, found in enumerate(sequences, start=1) if found != expected), None)

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
+from urllib.parse import quote
+from uuid import UUID
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from codebank.audit.flow import Flow, read_flow
+from codebank.audit.journey import Journey, bars_of
 from codebank.audit.proof import prove
-from codebank.audit.reconcile import DIFFERENCES_SHOWN, Proof
-from codebank.audit.store import Sides
+from codebank.audit.rates import Rates, count_text, rate_text
+from codebank.audit.reconcile import DIFFERENCES_SHOWN, Difference, Proof
+from codebank.audit.store import SIDE_ERRORS, Sides, read_sizes
+from codebank.audit.timeline import Timeline
+from codebank.audit.trail import Trail
+from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.money import Money
-from codebank.runtime.database import CONNECTION_ERRORS
 from codebank.runtime.http import Json
 from codebank.runtime.pages import Pages
 from codebank.runtime.telemetry import Telemetry
@@ -28,6 +37,9 @@ log = logging.getLogger(__name__)
 
 #: Pause between two proofs; each reads everything, so not more often.
 _PROOF_SECONDS = 10
+_ID_LETTERS = 36
+#: Values of a difference that have words of their own.
+_SPOKEN = frozenset({"status", "other_status", "side"})
 
 
 @dataclass
@@ -40,6 +52,8 @@ class ControlRoom:
     host: str
     #: Role → its health port.
     health: Mapping[str, int]
+    trail: Trail
+    _rates: Rates = field(default_factory=Rates, init=False)
     _proof: Proof | None = field(default=None, init=False)
     _proved_at: datetime | None = field(default=None, init=False)
 
@@ -48,6 +62,10 @@ class ControlRoom:
         return [
             Route("/", self.page, methods=["GET"]),
             Route("/now", self.now, methods=["GET"]),
+            Route("/payments", self.find, methods=["GET"]),
+            Route("/payments/{id}", self.payment_page, methods=["GET"]),
+            Route("/payments/{id}/now", self.payment_now, methods=["GET"]),
+            Route("/api/payments/{id}", self.payment_document, methods=["GET"]),
             Route("/api/flow", self.flow_document, methods=["GET"]),
             Route("/api/proof", self.proof_document, methods=["GET"]),
         ]
@@ -56,19 +74,34 @@ class ControlRoom:
         """Prove until cancelled, and set the metrics that alerts watch."""
         while True:
             try:
+                started = time.perf_counter()
                 self._proof, self._proved_at = await prove(self.sides), utc_now()
-                for check in self._proof.checks:
-                    self.telemetry.gauge("codebank_proof_checks", check.name).set(int(check.holds))
-                    if not check.holds:
-                        log.error("the proof failed: %s: %s", check.name, check.differences[0])
-            except CONNECTION_ERRORS as error:
-                log.warning("the proof waits for a database: %s", type(error).__name__)
+                self.telemetry.gauge("codebank_proof_seconds").set(time.perf_counter() - started)
+                self._show(self._proof, self._proved_at)
+                for database, size in (await read_sizes(self.sides)).items():
+                    self.telemetry.gauge("codebank_database_bytes", database).set(size)
+            except SIDE_ERRORS as error:
+                log.warning("the proof waits for a side: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_PROOF_SECONDS)
 
-    async def _values(self) -> dict[str, Any]:
-        flow = await read_flow(self.sides, self.health, self.host)
+    def _show(self, proof: Proof, proved_at: datetime) -> None:
+        self.telemetry.gauge("codebank_proof_timestamp_seconds").set(proved_at.timestamp())
+        self.telemetry.gauge("codebank_proof_lag_events").set(proof.lag_events)
+        for check in proof.checks:
+            self.telemetry.gauge("codebank_proof_checks", check.name).set(int(check.holds))
+            if not check.holds:
+                log.error("the proof failed: %s: %s", check.name, check.differences[0])
+
+    async def _values(self, request: Request) -> dict[str, Any]:
+        flow = await self._flow()
+        language = self.pages.language(request)
+        rates = self._rates.tenths()
         return {
             "flow": flow,
+            "rates": {name: rate_text(tenths, language) for name, tenths in rates.items()},
+            "count": partial(count_text, language=language),
+            "links": self.links(),
+            "difference_text": partial(self._difference, language),
             "proof": self._proof,
             "proved_at": self._proved_at,
             "differences_shown": DIFFERENCES_SHOWN,
@@ -77,23 +110,113 @@ class ControlRoom:
 
     async def page(self, request: Request) -> Response:
         """Show the control room."""
-        return self.pages.render(request, "control.html", await self._values())
+        return self.pages.render(request, "control.html", await self._values(request))
+
+    def links(self) -> list[tuple[str, str]]:
+        """List the pages of other programs that are configured, by name."""
+        settings = self.sides.settings
+        named = (("Grafana", settings.grafana_url), ("Kibana", settings.kibana_url), ("Jaeger", settings.jaeger_url))
+        return [(name, address) for name, address in named if address]
 
     async def now(self, request: Request) -> Response:
         """Give the part of the page that changes."""
-        html = self.pages.block(request, "control.html", "now", await self._values())
+        html = self.pages.block(request, "control.html", "now", await self._values(request))
         return HTMLResponse(html, headers={"cache-control": "no-store"})
 
     async def flow_document(self, _request: Request) -> Response:
         """Give the flow as JSON."""
-        return Json(await self._flow(), headers={"cache-control": "no-store"})
+        flow = await self._flow()
+        document = msgspec.to_builtins(flow) | {"rates_tenths_per_second": self._rates.tenths()}
+        return Json(document, headers={"cache-control": "no-store"})
 
     async def _flow(self) -> Flow:
-        return await read_flow(self.sides, self.health, self.host)
+        flow = await read_flow(self.sides, self.health, self.host)
+        self._rates.add(time.monotonic_ns() // 1_000_000, flow.counts())
+        return flow
+
+    def _difference(self, language: str, difference: Difference) -> str:
+        values: dict[str, object] = {}
+        for name, value in difference.values.items():
+            if name.endswith("_minor") and type(value) is int:
+                values[name.removesuffix("_minor")] = Money(value, difference.currency)
+            elif name in _SPOKEN:
+                values[name] = self.pages.words.say(language, f"spoken.{str(value).replace(' ', '_')}")
+            else:
+                values[name] = value
+        return self.pages.words.say(language, f"difference.{difference.name}", **values)
+
+    async def find(self, request: Request) -> Response:
+        """Go to the payment that was asked for in the find box."""
+        text = request.query_params.get("id", "").strip()
+        if _read_id(text) is None:
+            return self._malformed(request, text)
+        return RedirectResponse(f"/payments/{quote(text, safe='')}", status_code=303)
+
+    async def payment_page(self, request: Request) -> Response:
+        """Show one payment's journey."""
+        text = request.path_params["id"]
+        if (payment_id := _read_id(text)) is None:
+            return self._malformed(request, text)
+        try:
+            journey = await self._timeline.read(payment_id)
+        except CodebankError as error:
+            if error.code != Code.NOT_FOUND:
+                raise
+            return self.pages.render(request, "missing.html", {"asked": text, "problem": "unknown"}, status=404)
+        return self.pages.render(request, "payment.html", self._journey_values(request, journey))
+
+    async def payment_now(self, request: Request) -> Response:
+        """Give the part of a payment's page that changes."""
+        journey = await self._timeline.read(_id_of(request))
+        html = self.pages.block(request, "payment.html", "now", self._journey_values(request, journey))
+        return HTMLResponse(html, headers={"cache-control": "no-store"})
+
+    async def payment_document(self, request: Request) -> Response:
+        """Give one payment's journey as JSON."""
+        journey = await self._timeline.read(_id_of(request))
+        document = msgspec.to_builtins(journey) | {"is_complete": journey.is_complete}
+        return Json(document, headers={"cache-control": "no-store"})
+
+    @property
+    def _timeline(self) -> Timeline:
+        return Timeline(self.sides, self.trail)
+
+    def _journey_values(self, request: Request, journey: Journey) -> dict[str, Any]:
+        jaeger = self.sides.settings.jaeger_url
+        return {
+            "journey": journey,
+            "bars": bars_of(journey),
+            "count": partial(count_text, language=self.pages.language(request)),
+            "money": Money,
+            "trace_url": f"{jaeger}/trace/{journey.trace_id}" if jaeger and journey.trace_id else "",
+        }
+
+    def _malformed(self, request: Request, text: str) -> Response:
+        return self.pages.render(request, "missing.html", {"asked": text[:80], "problem": "malformed"}, status=422)
 
     async def proof_document(self, _request: Request) -> Response:
         """Prove now, and give the result as JSON."""
-        return Json(proof_document(await prove(self.sides)), headers={"cache-control": "no-store"})
+        try:
+            proof = await prove(self.sides)
+        except SIDE_ERRORS as error:
+            raise CodebankError(
+                Code.UNAVAILABLE, f"a side does not answer: {type(error).__name__}", retry_after_seconds=5
+            ) from error
+        return Json(proof_document(proof), headers={"cache-control": "no-store"})
+
+
+def _read_id(text: str) -> UUID | None:
+    try:
+        return UUID(text) if len(text) == _ID_LETTERS else None
+    except ValueError:
+        return None
+
+
+def _id_of(request: Request) -> UUID:
+    found = _read_id(request.path_params["id"])
+    if found is None:
+        raise invalid(Violation("id", "must be the id of a payment or an order, such as 01890000-…"))
+    return found
 
 
 def proof_document(proof: Proof) -> dict[str, Any]:
@@ -101,13 +224,14 @@ def proof_document(proof: Proof) -> dict[str, Any]:
     return {
         "agrees": proof.agrees,
         "lag_events": proof.lag_events,
+        "parties": proof.parties,
         "checks": [
             {
                 "name": check.name,
                 "promise": check.promise,
                 "holds": check.holds,
                 "compared": check.compared,
-                "differences": check.differences,
+                "differences": [str(difference) for difference in check.differences],
             }
             for check in proof.checks
         ],

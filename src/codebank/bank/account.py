@@ -103,6 +103,8 @@ class Charge(Struct, frozen=True, kw_only=True, gc=False):
     cvv_fits: bool | None
     #: Forced by a test card.
     forced: DeclineCode | None = None
+    #: The trace that it belongs to, if that is recorded; decides nothing.
+    traceparent: str = ""
 
 
 class Outcome(Struct, frozen=True, gc=False):

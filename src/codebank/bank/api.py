@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
+from msgspec.structs import replace
 
 from codebank.bank import cards, service
 from codebank.bank.account import Charge, Merchant
@@ -24,6 +25,7 @@ from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.events import CardStatus
 from codebank.runtime.rpc import Context, Malformed, malformed, status_of
 from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.tracing import current, is_sampled
 from codebank.v1 import bank_pb2 as pb
 
 #: How long a merchant's key is remembered before its row is read again.
@@ -64,6 +66,8 @@ class Bank:
         """Charge a card at once."""
         merchant = await self._merchant(context)
         charge = self._reader.read(request, merchant)
+        if is_sampled(current.get()):
+            charge = replace(charge, traceparent=current.get())
         await self.rehearsal.before(charge, request.card_data.number)
         result = (await self.batcher.submit([charge], context.time_remaining()))[0]
         answer = self._counted(result)
@@ -137,6 +141,8 @@ class Bank:
         if not result.replayed:
             code = result.payment.decline_code or ""
             self.telemetry.counter("codebank_payments_total", result.payment.status, code).inc()
+            amount = self.telemetry.histogram("codebank_payment_amount_minor", result.payment.status)
+            amount.observe(result.payment.amount_minor)
         return result
 
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:

@@ -15,9 +15,10 @@ from codebank.bank.batch import Batcher
 from codebank.bank.rehearsal import Rehearsal
 from codebank.bank.service import Authoriser
 from codebank.bank.vault import Vault
-from codebank.runtime.database import open_pool
+from codebank.runtime.database import PoolMeter, open_pool
 from codebank.runtime.rpc import build_server
 from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.tls import Identity, server_credentials
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2
 
@@ -36,17 +37,23 @@ async def running_bank(
     `extra` are handlers served beside it, for measurements.
     """
     vault = Vault(settings.vault_key)  # first: a bank without its key must not start
+    identity = Identity.of(settings)
+    credentials = server_credentials(identity) if identity else None
     pool = await open_pool(
         settings.database_url("bank"),
         max_size=settings.pool_size_max,
         role="bank",
         server_settings={"lock_timeout": _LOCK_TIMEOUT},
+        meter=PoolMeter(telemetry, "bank"),
     )
-    batcher = Batcher(Authoriser(pool).carry_out, telemetry, settings.batch_size_max, settings.queue_size_max)
+    batcher = Batcher(
+        Authoriser(pool, telemetry).carry_out, telemetry, settings.batch_size_max, settings.queue_size_max
+    )
     bank = Bank(pool, vault, batcher, telemetry, settings.operator_key, Rehearsal(settings.test_cards))
     server, health = build_server(telemetry, bank_pb2.DESCRIPTOR.services_by_name["Bank"], bank)
     server.add_generic_rpc_handlers(tuple(extra))
-    port = server.add_insecure_port(address)
+    # Plain ones would be refused by nobody: with certificates there is no other door.
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     lane = asyncio.create_task(batcher.run())
     await server.start()
     await health.set(True)

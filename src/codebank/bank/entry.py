@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -116,22 +117,39 @@ def chain_hash(
     return hashlib.sha256(before + text.encode()).digest()
 
 
-def first_broken(entries: Iterable[Entry]) -> int | None:
-    """Give the number of the first entry of an account whose number or hash does not follow, or None."""
-    before, expected = GENESIS_HASH, 1
-    for entry in entries:
-        debit, credit = (entry.debit_kind, entry.debit_id), (entry.credit_kind, entry.credit_id)
+@dataclass
+class Chain:
+    """An account's entries as they come, each held against the one before."""
+
+    length: int = 0
+    hash: bytes = GENESIS_HASH
+    #: Number of the first entry whose number or hash does not follow.
+    broken_at: int | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Check the next entry; after one that does not follow, nothing more is said."""
+        if self.broken_at is not None:
+            return
+        number = self.length + 1
         digest = chain_hash(
-            before,
-            expected,
-            debit,
-            credit,
+            self.hash,
+            number,
+            (entry.debit_kind, entry.debit_id),
+            (entry.credit_kind, entry.credit_id),
             entry.amount_minor,
             entry.currency,
             entry.payment_id,
             entry.created_at,
         )
-        if entry.entry_number != expected or entry.hash != digest:
-            return expected
-        before, expected = entry.hash, expected + 1
-    return None
+        if entry.entry_number != number or entry.hash != digest:
+            self.broken_at = number
+            return
+        self.length, self.hash = number, entry.hash
+
+
+def first_broken(entries: Iterable[Entry]) -> int | None:
+    """Give the number of the first entry of an account whose number or hash does not follow, or None."""
+    chain = Chain()
+    for entry in entries:
+        chain.add(entry)
+    return chain.broken_at

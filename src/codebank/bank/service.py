@@ -5,7 +5,9 @@ Safe with several bank processes on one database: row locks order them, and a ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -19,6 +21,7 @@ from codebank.bank.store import reading, writing
 from codebank.errors import Code, CodebankError
 from codebank.events import DeclineCode, PaymentState, PaymentStatus
 from codebank.runtime.database import Connection
+from codebank.runtime.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
 
 #: Places of cards kept in memory; a place never changes, so only the bound matters.
@@ -49,14 +52,41 @@ class Authoriser:
     """Carries out charges, a batch in one transaction."""
 
     pool: asyncpg.Pool
+    telemetry: Telemetry
     _places: dict[bytes | str, reading.Place] = field(default_factory=dict)
 
     async def carry_out(self, charges: Sequence[Charge]) -> list[Answer | CodebankError]:
         """Decide a batch in arrival order and commit it; the answers come in the same order."""
         async with self.pool.acquire() as connection:
             await self._locate(connection, charges)
-            async with connection.transaction():
-                return await self._in_transaction(connection, charges)
+            with self._traced(charges):
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    answers = await self._in_transaction(connection, charges)
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                started = time.perf_counter()
+                await transaction.commit()
+                self.telemetry.histogram("codebank_commit_seconds").observe(time.perf_counter() - started)
+            return answers
+
+    @contextlib.contextmanager
+    def _traced(self, charges: Sequence[Charge]) -> Iterator[None]:
+        """Record the transaction once for each charge that is traced: a batch serves many."""
+        with contextlib.ExitStack() as stack:
+            for charge in charges:
+                if charge.traceparent:
+                    span = self.telemetry.tracer.span(
+                        "commit",
+                        charge.traceparent,
+                        db__system__name="postgresql",
+                        codebank__batch_size=len(charges),
+                        codebank__payment_id=str(charge.payment_id),
+                    )
+                    stack.enter_context(span)
+            yield
 
     async def _locate(self, connection: Connection, charges: Sequence[Charge]) -> None:
         unknown = [charge for charge in charges if _handle(charge) not in self._places]
@@ -75,6 +105,7 @@ class Authoriser:
         now = utc_now()
         outcomes: list[tuple[str, Outcome]] = []
         answers: list[Answer | CodebankError] = []
+        traced: dict[UUID, str] = {}
         for charge, place in zip(charges, places, strict=True):
             if charge.payment_id not in fresh:
                 answers.append(_answer_again(charge, taken[_name(charge)]))
@@ -87,11 +118,15 @@ class Authoriser:
                 cards[outcome.card.card_id] = outcome.card
             taken[_name(charge)] = reading.TakenKey(charge.request_hash, outcome.payment)
             outcomes.append((charge.idempotency_key, outcome))
+            if charge.traceparent:
+                traced[outcome.event.event_id] = charge.traceparent
             answers.append(Answer(outcome.payment, charge.idempotency_key, replayed=False))
         if outcomes:
             touched = {outcome.account.account_id for _, outcome in outcomes}
             changed = [accounts[account_id] for account_id in touched]
             await writing.write_outcomes(connection, changed, outcomes, now)
+        if traced:
+            await writing.write_traces(connection, traced)
         return answers
 
 

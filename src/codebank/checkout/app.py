@@ -14,9 +14,10 @@ from codebank.checkout.resolver import Resolver
 from codebank.checkout.service import Shop
 from codebank.checkout.tasks import Tasks
 from codebank.checkout.web import Web
-from codebank.runtime.database import open_pool
+from codebank.runtime.database import PoolMeter, open_pool
 from codebank.runtime.pages import Pages, Site
 from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.tls import Identity
 from codebank.runtime.web import create_app
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_MERCHANT_NAME
@@ -28,8 +29,14 @@ _LEASE_SECONDS = 2
 @contextlib.asynccontextmanager
 async def running_shop(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Starlette]:
     """Give the shop's application with its resolver at work; on leaving, finish the calls under way."""
-    pool = await open_pool(settings.database_url("checkout"), max_size=settings.pool_size_max, role="checkout")
-    bank = BankClient(settings.bank_target(), settings.merchant_key, settings.call_budget_seconds)
+    pool = await open_pool(
+        settings.database_url("checkout"),
+        max_size=settings.pool_size_max,
+        role="checkout",
+        meter=PoolMeter(telemetry, "checkout"),
+    )
+    target, identity = settings.bank_target(), Identity.of(settings)
+    bank = BankClient(target, settings.merchant_key, settings.call_budget_seconds, telemetry, identity)
     shop = Shop(pool, bank, telemetry, settings.web_secret, DEMO_MERCHANT_NAME, settings.resolve_after_seconds)
     tasks = Tasks()
     site = Site(

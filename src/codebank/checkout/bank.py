@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -14,8 +15,11 @@ from uuid import UUID
 import grpc
 
 from codebank.checkout.order import Approved, Cancelled, CardInput, Declined, Order, Outcome, Unknown
+from codebank.errors import CodebankError
 from codebank.money import Money
-from codebank.runtime.telemetry import fields
+from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.tls import Identity, open_channel
+from codebank.runtime.tracing import current
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
 
@@ -26,13 +30,15 @@ Answer = TypeVar("Answer")
 #: What may heal: the call is repeated with the same key, so it charges once at most.
 _RETRIED: Final = {
     grpc.StatusCode.UNAVAILABLE,
+    # A bank that stops says this of what it had not taken.
+    grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.INTERNAL,
 }
 #: The first try's part of the budget, so that a second fits.
-_FIRST_TRY_SHARE: Final = 0.6
+FIRST_TRY_SHARE: Final = 0.6
 _PAUSE_SECONDS: Final = 0.05
 _OPTIONS: Final = (
     ("grpc.lb_policy_name", "round_robin"),
@@ -42,6 +48,8 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.use_local_subchannel_pool", 1),
+    # A replica that goes is replaced by one with another address: half a minute, as by itself, is too long to ask.
+    ("grpc.dns_min_time_between_resolutions_ms", 500),
 )
 
 
@@ -52,13 +60,33 @@ class BankClient:
     target: str
     merchant_key: str
     budget_seconds: int
+    telemetry: Telemetry
+    #: None where roles talk in clear.
+    identity: Identity | None = None
     _channel: grpc.aio.Channel | None = field(default=None, init=False)
+    _stamp: int = field(default=0, init=False)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     @property
     def _stub(self) -> Any:
+        stamp = self.identity.stamp() if self.identity else 0
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=list(_OPTIONS))
+            self._channel, self._stamp = open_channel(self.target, self.identity, _OPTIONS), stamp
+        elif stamp != self._stamp:
+            self._channel, self._stamp = self._renewed(self._channel), stamp
         return bank_pb2_grpc.BankStub(self._channel)
+
+    def _renewed(self, before: grpc.aio.Channel) -> grpc.aio.Channel:
+        """Open a channel with the certificate as it is now; calls under way on the one before may end."""
+        try:
+            fresh = open_channel(self.target, self.identity, _OPTIONS)
+        except CodebankError as error:
+            log.warning("the renewed certificate cannot be used: %s", error)
+            return before
+        closing = asyncio.create_task(before.close(self.budget_seconds))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        return fresh
 
     async def authorize(self, order: Order, card: CardInput, description: str) -> Outcome:
         """Charge an order; the order's id is the key. Unknown where no answer came within the budget."""
@@ -105,15 +133,27 @@ class BankClient:
             await self._channel.close(None)
 
     async def _call(self, method: str, request: Any, timeout_seconds: float) -> Any:
-        metadata = (("authorization", f"Bearer {self.merchant_key}"),)
-        return await getattr(self._stub, method)(
-            request, timeout=timeout_seconds, metadata=metadata, wait_for_ready=False
-        )
+        started, status = time.perf_counter(), "CANCELLED"
+        try:
+            with self.telemetry.tracer.span(f"call {method}", None, "client", rpc__system="grpc", rpc__method=method):
+                metadata = (("authorization", f"Bearer {self.merchant_key}"), ("traceparent", current.get()))
+                answer = await getattr(self._stub, method)(
+                    request, timeout=timeout_seconds, metadata=metadata, wait_for_ready=False
+                )
+            status = "OK"
+            return answer
+        except grpc.aio.AioRpcError as error:
+            status = error.code().name
+            raise
+        finally:
+            self.telemetry.counter("codebank_bank_calls_total", method, status).inc()
+            elapsed = time.perf_counter() - started
+            self.telemetry.histogram("codebank_bank_call_seconds", method).observe(elapsed)
 
     async def _within_budget(self, call: Callable[[float], Awaitable[Answer]]) -> Answer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.budget_seconds
-        share, pause_seconds = _FIRST_TRY_SHARE, _PAUSE_SECONDS
+        share, pause_seconds = FIRST_TRY_SHARE, _PAUSE_SECONDS
         while True:
             try:
                 return await call(max(0.05, (deadline - loop.time()) * share))

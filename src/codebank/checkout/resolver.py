@@ -34,6 +34,7 @@ class Resolver:
         while True:
             try:
                 found = await self.resolve_once()
+                await self._report()
             except CONNECTION_ERRORS as error:
                 log.warning("resolver waits for its database: %s", type(error).__name__)
                 found = 0
@@ -48,6 +49,13 @@ class Resolver:
             with contextlib.suppress(asyncio.TimeoutError):
                 await self._resolve(order_id)
         return len(due)
+
+    async def _report(self) -> None:
+        async with self.shop.pool.acquire() as connection:
+            waiting, oldest = await store.count_unresolved(connection)
+        age_seconds = (utc_now() - oldest).total_seconds() if oldest else 0.0
+        self.shop.telemetry.gauge("codebank_orders_processing").set(waiting)
+        self.shop.telemetry.gauge("codebank_orders_processing_age_seconds").set(max(0.0, age_seconds))
 
     async def _resolve(self, order_id: UUID) -> None:
         outcome = await self._ask(order_id)

@@ -222,6 +222,15 @@ async def write_settled(connection: Connection, order: Order) -> None:
     )
 
 
+async def count_unresolved(connection: Connection) -> tuple[int, datetime | None]:
+    """Tell how many orders have an unknown outcome, and since when the oldest of them."""
+    row = await connection.fetchrow(
+        "select count(*) as waiting, min(created_at) as oldest from orders where status in ('pending', 'processing')"
+    )
+    assert row is not None
+    return row["waiting"], row["oldest"]
+
+
 async def lease_unresolved(connection: Connection, now: datetime, lease_seconds: int, limit: int) -> list[UUID]:
     """Take orders whose outcome is unknown, so that no other resolver looks at them for a while."""
     rows = await connection.fetch(

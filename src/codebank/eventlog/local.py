@@ -13,11 +13,22 @@ import asyncpg
 import msgspec
 
 from codebank.eventlog.group import Group
-from codebank.eventlog.log import Fenced, Member, NewRecord, Positions, Record, partition_of
+from codebank.eventlog.log import (
+    Broker,
+    Fenced,
+    Layout,
+    Member,
+    NewRecord,
+    PartitionPlace,
+    Positions,
+    Record,
+    partition_of,
+)
 from codebank.runtime.database import CONNECTION_ERRORS, listening
 
 #: How long a reader waits at most before it looks by itself, should a wake-up have been lost.
 _POLL_SECONDS: Final = 0.5
+_ITSELF: Final = Broker(1, "PostgreSQL")
 
 # Rows of the ends are locked in order; only one writer is alive, but a fenced one may still be finishing.
 _APPEND: Final = """
@@ -53,7 +64,14 @@ select r.* from partition_end e cross join lateral (
 
 def _record(row: asyncpg.Record) -> Record:
     return Record(
-        row["topic"], row["partition"], row["offset"], row["key"], row["value"], row["headers"], row["appended_at"]
+        topic=row["topic"],
+        partition=row["partition"],
+        offset=row["offset"],
+        follows=row["offset"],
+        key=row["key"],
+        value=row["value"],
+        headers=row["headers"],
+        appended_at=row["appended_at"],
     )
 
 
@@ -76,7 +94,7 @@ class LocalLog:
         reader.start()
         return reader
 
-    async def ends(self, topic: str) -> dict[int, int]:
+    async def ends(self, topic: str, *, settled: bool = False) -> dict[int, int]:
         rows = await self.pool.fetch("select partition, next_offset from partition_end where topic = $1", topic)
         return {row["partition"]: row["next_offset"] for row in rows}
 
@@ -93,6 +111,14 @@ class LocalLog:
             topic,
         )
         return [Member(row["group"], row["member"], tuple(row["partitions"]), row["silent"]) for row in rows]
+
+    async def committed(self, topic: str, group: str) -> dict[int, int]:
+        return {}
+
+    async def layout(self, topic: str) -> Layout:
+        numbers = sorted(await self.ends(topic))
+        here = (_ITSELF.broker_id,)
+        return Layout((_ITSELF,), tuple(PartitionPlace(number, _ITSELF.broker_id, here, here) for number in numbers))
 
 
 @dataclass

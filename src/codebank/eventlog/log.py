@@ -13,11 +13,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from codebank.runtime.database import CONNECTION_ERRORS
+
 PARTITIONS: Final = 12
 
 
 class Fenced(Exception):
     """A later writer of the topic has taken this one's place; nothing was appended."""
+
+
+class LogUnavailable(Exception):
+    """The log does not answer, or not as it should: the message says what. Trying again later may help."""
+
+
+#: What a log may raise while it, or the database that keeps it, is out of reach.
+LOG_ERRORS: Final = (LogUnavailable, *CONNECTION_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +45,43 @@ class Record:
 
     topic: str
     partition: int
-    #: 0, 1, 2 … per partition.
+    #: Rises within a partition; a log may keep marks of its own between records, which take numbers too.
     offset: int
+    #: Where a reader stood before this record: its offset, or less where such marks come first.
+    follows: int
     key: bytes
     value: bytes
     headers: Mapping[str, str]
     appended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """One server of the log."""
+
+    broker_id: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlace:
+    """Who keeps a partition."""
+
+    partition: int
+    #: The broker that takes its records and gives them out; None while there is none.
+    leader: int | None
+    replicas: tuple[int, ...]
+    #: Replicas that have everything.
+    in_sync: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Who keeps a topic."""
+
+    #: Those that answer now.
+    brokers: tuple[Broker, ...]
+    partitions: tuple[PartitionPlace, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +138,7 @@ class Reader(Protocol):
 
 
 class EventLog(Protocol):
-    """A partitioned, ordered, durable log."""
+    """A partitioned, ordered, durable log. Every call may raise one of LOG_ERRORS."""
 
     async def open_writer(self, topic: str) -> Writer:
         """Open the topic's writer. Every writer opened before is fenced from then on."""
@@ -105,14 +146,23 @@ class EventLog(Protocol):
     async def open_reader(self, topic: str, group: str, member: str, positions: Positions) -> Reader:
         """Join a group; `positions` is asked each time partitions are assigned."""
 
-    async def ends(self, topic: str) -> dict[int, int]:
-        """Give the next offset to be written of every partition."""
+    async def ends(self, topic: str, *, settled: bool = False) -> dict[int, int]:
+        """Give the offset after the last record of every partition: where one who has read all of it stands.
+
+        A record that was acknowledged a moment ago may not be readable yet; `settled` waits until it is.
+        """
 
     async def scan(self, topic: str, partition: int, from_offset: int, max_records: int) -> list[Record]:
         """Read a piece of a partition without being anybody: for replay and for the proof."""
 
     async def members(self, topic: str) -> list[Member]:
         """Tell who reads what."""
+
+    async def committed(self, topic: str, group: str) -> dict[int, int]:
+        """Tell how far a group came that leaves its positions with the log; nothing where it keeps them itself."""
+
+    async def layout(self, topic: str) -> Layout:
+        """Tell which servers keep the topic."""
 
 
 def partition_of(key: bytes, partitions: int = PARTITIONS) -> int:

@@ -11,7 +11,7 @@ import asyncpg
 
 from codebank.eventlog.log import NewRecord
 from codebank.runtime.database import Connection
-from codebank.wire import event_headers
+from codebank.wire import TRACE_HEADER, event_headers
 
 #: One relay ships at a time: whoever holds this lock of the bank's database.
 RELAY_LOCK: Final = 0x72656C61
@@ -56,7 +56,9 @@ async def read_batch(connection: Connection, max_rows: int) -> list[OutboxRow]:
 
 def headers_of(row: asyncpg.Record) -> dict[str, str]:
     """Write the headers of a row's record."""
-    return event_headers(row["event_id"], row["type"], row["account_id"], row["occurred_at"])
+    headers = event_headers(row["event_id"], row["type"], row["account_id"], row["sequence"], row["occurred_at"])
+    # CloudEvents' distributed tracing extension, as Kafka's own tools read it: without the `ce_`.
+    return headers | {TRACE_HEADER: row["traceparent"]} if row["traceparent"] else headers
 
 
 async def remove(connection: Connection, rows: Sequence[OutboxRow]) -> None:

@@ -11,17 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
 from codebank.eventlog import outbox
-from codebank.eventlog.log import EventLog, Fenced, Writer
+from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, NewRecord, Record, Writer
+from codebank.eventlog.outbox import OutboxRow
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.database import CONNECTION_ERRORS, connect, listening
+from codebank.runtime.database import connect, listening
 from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.tracing import Tracer
+from codebank.wire import TRACE_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ class Relay:
                     try:
                         await self._lead(stop, batch_max)
                         failures = 0
-                    except (*CONNECTION_ERRORS, Fenced) as error:
+                    except (*LOG_ERRORS, Fenced) as error:
                         self.telemetry.gauge("codebank_relay_leading").set(0)
                         log.warning("relay begins anew: %s", error, extra=fields(error=type(error).__name__))
                         await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
@@ -70,19 +75,30 @@ class Relay:
         try:
             if not await self._take_lock(connection, stop):
                 return
+            # Before the log is asked for anything: it may be down, and then the backlog is what one wants to see.
+            await self._report(connection)
             writer = await self.log.open_writer(PAYMENTS_TOPIC)
-            await self._recover(connection, writer)
-            self.telemetry.gauge("codebank_relay_leading").set(1)
-            while not stop.is_set():
-                self._woken.clear()
-                shipped = await self._ship(connection, writer, batch_max)
-                if shipped < batch_max:
-                    await self._report(connection)
-                if shipped == 0:
-                    await _pause(self._woken, _POLL_SECONDS)
+            try:
+                await self._keep_shipping(connection, writer, stop, batch_max)
+            finally:
+                with contextlib.suppress(*LOG_ERRORS):
+                    await writer.close()
         finally:
             self.telemetry.gauge("codebank_relay_leading").set(0)
             connection.terminate()
+
+    async def _keep_shipping(
+        self, connection: asyncpg.Connection, writer: Writer, stop: asyncio.Event, batch_max: int
+    ) -> None:
+        await self._recover(connection, writer)
+        self.telemetry.gauge("codebank_relay_leading").set(1)
+        while not stop.is_set():
+            self._woken.clear()
+            shipped = await self._ship(connection, writer, batch_max)
+            if shipped < batch_max:
+                await self._report(connection)
+            if shipped == 0:
+                await _pause(self._woken, _POLL_SECONDS)
 
     async def _take_lock(self, connection: asyncpg.Connection, stop: asyncio.Event) -> bool:
         while not stop.is_set():
@@ -93,24 +109,52 @@ class Relay:
         return False
 
     async def _recover(self, connection: asyncpg.Connection, writer: Writer) -> None:
-        there = [UUID(record.headers["ce_id"]) for record in await writer.tail(BATCH_CEILING)]
+        tail = map(_event_id, await writer.tail(BATCH_CEILING))
+        there = [event_id for event_id in tail if event_id is not None]
         removed = await outbox.remove_by_event(connection, there)
         if removed:
             log.info("relay found events on the log already", extra=fields(events=removed))
         self.telemetry.ready.set()
 
     async def _ship(self, connection: asyncpg.Connection, writer: Writer, batch_max: int) -> int:
+        started = time.perf_counter()
         rows = await outbox.read_batch(connection, batch_max)
         if rows:
-            await writer.append([row.record for row in rows])
-            await outbox.remove(connection, rows)
+            with _shipping(self.telemetry.tracer, rows) as records:
+                await writer.append(records)
+                await outbox.remove(connection, rows)
             self.telemetry.counter("codebank_relay_events_total").inc(len(rows))
+            self.telemetry.histogram("codebank_relay_ship_seconds").observe(time.perf_counter() - started)
         return len(rows)
 
     async def _report(self, connection: asyncpg.Connection) -> None:
         waiting = await outbox.backlog(connection)
         self.telemetry.gauge("codebank_outbox_events").set(waiting.events)
         self.telemetry.gauge("codebank_outbox_age_seconds").set(waiting.age_milliseconds / 1000)
+
+
+@contextlib.contextmanager
+def _shipping(tracer: Tracer, rows: Sequence[OutboxRow]) -> Iterator[list[NewRecord]]:
+    """Give the records of a batch, those of traced events with our span as their place in the trace."""
+    with contextlib.ExitStack() as spans:
+        records = []
+        for row in rows:
+            record = row.record
+            if tracer.is_on and (parent := record.headers.get(TRACE_HEADER)):
+                kind, topic = "producer", PAYMENTS_TOPIC
+                span = tracer.begin("ship", parent, kind, messaging__system="kafka", messaging__destination__name=topic)
+                spans.callback(span.end)
+                record = replace(record, headers={**record.headers, TRACE_HEADER: span.traceparent or parent})
+            records.append(record)
+        yield records
+
+
+def _event_id(record: Record) -> UUID | None:
+    """Read which event a record is; None for another program's, which the relay must outlive."""
+    try:
+        return UUID(record.headers.get("ce_id", ""))
+    except ValueError:
+        return None
 
 
 async def _pause(event: asyncio.Event, seconds: float) -> None:

@@ -36,7 +36,8 @@ from codebank.money import Money
 from codebank.runtime.database import connect
 from codebank.runtime.health import is_ready
 from codebank.runtime.migrate import migrate
-from codebank.runtime.postgres import EmbeddedPostgres, prepare_databases
+from codebank.runtime.postgres import EmbeddedPostgres
+from codebank.runtime.provision import prepare_databases
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.wire import new_id, utc_now
 
@@ -96,7 +97,7 @@ class Result:
 
 def bench_authorize(rounds: int, seconds: int, tell: Callable[[str], None]) -> Result:
     """Measure in alternating rounds on a system of its own, then prove that every side agrees."""
-    with _system(tell) as (settings, target):
+    with bench_system(tell) as (settings, target):
         turns: dict[tuple[str, int], list[Turn]] = {(name, in_flight): [] for name, in_flight, _ in CONTENDERS}
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load:
             for name, in_flight, _ in CONTENDERS:
@@ -109,7 +110,7 @@ def bench_authorize(rounds: int, seconds: int, tell: Callable[[str], None]) -> R
         tell("proving")
         proof = asyncio.run(prove_once(settings))
         payments = next(check.compared for check in proof.checks if check.name == "moved")
-    return Result([_figure(turns, *one) for one in CONTENDERS], rounds, _rig(), proof.agrees, payments)
+    return Result([_figure(turns, *one) for one in CONTENDERS], rounds, rig(), proof.agrees, payments)
 
 
 def _figure(turns: dict[tuple[str, int], list[Turn]], name: str, in_flight: int, measure: str) -> Figure:
@@ -159,40 +160,49 @@ def table_of(result: Result) -> str:
     return "\n".join([*lines, "", f"proof after {result.payments} payments: {word}"])
 
 
-def _rig() -> str:
+def rig() -> str:
+    """Say what is measured on."""
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     return f"{machine}, Python {platform.python_version()}, fsync on"
 
 
 @contextmanager
-def _system(tell: Callable[[str], None]) -> Iterator[tuple[Settings, Target]]:
+def bench_system(tell: Callable[[str], None]) -> Iterator[tuple[Settings, Target]]:
+    """Give a bank on a durable database of its own, and how it is loaded."""
     folder = Path(tempfile.mkdtemp(prefix="codebank-bench-"))
     folder.chmod(0o711)
     settings = replace(
         Settings(state=folder),
         vault_key=secrets.token_hex(32),
         merchant_key=secrets.token_hex(16),
-        bank_port=_free_port(),
-        bank_health_port=_free_port(),
+        bank_port=some_port(),
+        bank_health_port=some_port(),
     )
     postgres = EmbeddedPostgres(folder / "postgres")
-    server: subprocess.Popen[bytes] | None = None
     try:
         tell("starting PostgreSQL and the bank")
         postgres.start()
         cards = asyncio.run(_prepare(postgres, settings))
-        server = subprocess.Popen(
-            [sys.executable, "-m", "codebank.lab.benchserver"], env={**os.environ, **settings.environment()}
-        )
-        asyncio.run(_until_ready(settings, server))
-        address = f"127.0.0.1:{settings.bank_port}"
-        yield settings, Target(address, settings.merchant_key, settings.database_url("bank"), cards)
+        with serving(settings):
+            address = f"127.0.0.1:{settings.bank_port}"
+            yield settings, Target(address, settings.merchant_key, settings.database_url("bank"), cards)
     finally:
-        if server is not None:
-            server.terminate()
-            server.wait()
         postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def serving(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve the bank of a bench as a process of its own."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "codebank.lab.benchserver", *arguments], env={**os.environ, **settings.environment()}
+    )
+    try:
+        asyncio.run(_until_ready(settings, server))
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
 
 
 async def _prepare(postgres: EmbeddedPostgres, settings: Settings) -> list[tuple[str, str, int, int]]:
@@ -224,7 +234,8 @@ async def _until_ready(settings: Settings, server: subprocess.Popen[bytes]) -> N
         await asyncio.sleep(0.05)
 
 
-def _free_port() -> int:
+def some_port() -> int:
+    """Give a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

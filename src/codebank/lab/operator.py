@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from codebank.bank.cards import list_cards as read_cards
 from codebank.errors import Code, CodebankError
 from codebank.runtime.database import open_pool
+from codebank.runtime.tls import Identity, open_blocking_channel
 from codebank.settings import READER_ROLE, Settings
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
@@ -21,7 +22,7 @@ _TIMEOUT_SECONDS = 10
 
 def _call(settings: Settings, ask: Callable[[Any, tuple[tuple[str, str], ...]], Any]) -> dict[str, Any]:
     metadata = (("authorization", f"Bearer {settings.operator_key}"),)
-    with grpc.insecure_channel(settings.bank_target()) as channel:
+    with open_blocking_channel(settings.bank_target(), Identity.of(settings)) as channel:
         try:
             answer = ask(bank_pb2_grpc.BankStub(channel), metadata)
         except grpc.RpcError as error:

@@ -9,8 +9,8 @@ from codebank.bank.decline import advice_of, response_code_of
 from codebank.card import brand_of
 from codebank.errors import GRPC_STATUS, HTTP_STATUS, Code
 from codebank.events import DEAD_LETTERS_TOPIC, EVENT_TYPES, PAYMENTS_TOPIC, DeclineCode
-from codebank.runtime.telemetry import METRICS
-from codebank.settings import DATABASES, PREFIX, Settings
+from codebank.runtime.metrics import METRICS
+from codebank.settings import DATABASES, PREFIX, ROLE_NAMES, Settings
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 
 _OUTCOMES = {
@@ -18,6 +18,12 @@ _OUTCOMES = {
     "slow": "approved, after two seconds",
     "unavailable_once": "the first call of a key finds the bank unavailable, the next is approved",
     "timeout_after_commit": "the money moves and the first answer never comes; a repeat gives it",
+}
+
+#: Defaults that differ from machine to machine, in words.
+_OWN_DEFAULTS = {
+    "state": "`~/.local/state/codebank`; root: `/var/lib/codebank`",
+    "deploy": "that of the checkout, else `./deploy`",
 }
 
 
@@ -35,16 +41,19 @@ def _settings() -> Iterator[str]:
     yield ""
     yield "Environment variables. `codebank up` makes the secrets once and keeps them in its state folder."
     yield ""
+    yield "A secret may be given as `NAME_FILE` instead: the file that holds it."
+    yield ""
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     for item in fields(Settings):
-        yield f"| `{PREFIX}{item.name.upper()}` | {_default(item)} | {item.metadata['help']} |"
+        kind = "**secret**: " if item.metadata["secret"] else ""
+        yield f"| `{PREFIX}{item.name.upper()}` | {_default(item)} | {kind}{item.metadata['help']} |"
 
 
 def _default(item: object) -> str:
     default = getattr(item, "default", MISSING)
     if default is MISSING:
-        return "`~/.local/state/codebank`; root: `/var/lib/codebank`"
+        return _OWN_DEFAULTS[getattr(item, "name", "")]
     if isinstance(default, bool):
         return f"`{'on' if default else 'off'}`"
     return f"`{default}`" if default != "" else "empty"
@@ -58,11 +67,12 @@ def _metrics() -> Iterator[str]:
         "Every role serves `/metrics`, `/health/live` and `/health/ready` on its health port.",
         "",
     )
-    yield "| metric | kind | labels | meaning |"
-    yield "|---|---|---|---|"
+    yield "| metric | kind | labels | roles | meaning |"
+    yield "|---|---|---|---|---|"
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
-        yield f"| `{metric.name}` | {metric.kind.__name__.lower()} | {labels} | {metric.help} |"
+        roles = "all" if len(metric.roles) == len(ROLE_NAMES) else ", ".join(metric.roles)
+        yield f"| `{metric.name}` | {metric.kind.__name__.lower()} | {labels} | {roles} | {metric.help} |"
 
 
 def _declines() -> Iterator[str]:

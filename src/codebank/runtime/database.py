@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
+
+from codebank.runtime.telemetry import Telemetry
 
 Result = TypeVar("Result")
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
@@ -45,16 +49,63 @@ async def open_pool(
     max_size: int = 8,
     role: str = "codebank",
     server_settings: Mapping[str, str] | None = None,
+    meter: PoolMeter | None = None,
 ) -> asyncpg.Pool:
     """Open a pool whose connections speak UTC and JSON; `role` names the program in pg_stat_activity."""
-    return await asyncpg.create_pool(
+    pool = _Pool(
         dsn,
         min_size=min_size,
         max_size=max_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        setup=None,
         init=_prepare,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
         command_timeout=30,
         server_settings={"application_name": role, "timezone": "UTC", **(server_settings or {})},
     )
+    if meter is not None:
+        meter.watch(pool)
+        pool.meter = meter
+    return await pool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMeter:
+    """Shows how a role's pool to one database fares."""
+
+    telemetry: Telemetry
+    database: str
+
+    def watch(self, pool: asyncpg.Pool) -> None:
+        """Let the pool be looked at whenever the metrics are read."""
+        used = self.telemetry.gauge("codebank_pool_connections", self.database, "used")
+        used.set_function(lambda: pool.get_size() - pool.get_idle_size())
+        self.telemetry.gauge("codebank_pool_connections", self.database, "idle").set_function(pool.get_idle_size)
+
+    def note(self, seconds: float) -> None:
+        """Count a wait for a connection."""
+        self.telemetry.histogram("codebank_pool_wait_seconds", self.database).observe(seconds)
+
+
+class _Pool(asyncpg.Pool):
+    """A pool that times how long its connections are waited for: every way to one leads through `_acquire`."""
+
+    __slots__ = ("meter",)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.meter: PoolMeter | None = None
+
+    async def _acquire(self, timeout: float | None) -> Any:
+        if self.meter is None:
+            return await super()._acquire(timeout)  # type: ignore[misc]
+        started = time.perf_counter()
+        connection = await super()._acquire(timeout)  # type: ignore[misc]
+        self.meter.note(time.perf_counter() - started)
+        return connection
 
 
 async def connect(dsn: str, *, role: str = "codebank") -> asyncpg.Connection:

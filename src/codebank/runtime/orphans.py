@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
+from codebank.runtime.unprivileged import is_root, looking_as_server_user
 
 #: How to ask, and for how long, before asking louder: finish; drop everything; be gone.
 _STEPS: Final = ((signal.SIGINT, 30), (signal.SIGQUIT, 10), (signal.SIGKILL, 10))
@@ -48,16 +49,22 @@ def stop_orphans(data: Path) -> None:
 
 def server_processes(data: Path) -> list[int]:
     """List the PostgreSQL processes that work on a data folder, whatever path they were started with."""
-    return _by_proc(data) if sys.platform == "linux" else _by_ps(data)
+    if sys.platform != "linux":
+        return _by_ps(data)
+    found = _by_proc(data)
+    if is_root():
+        with looking_as_server_user():
+            found |= _by_proc(data)
+    return sorted(found)
 
 
-def _by_proc(data: Path) -> list[int]:
-    found = []
+def _by_proc(data: Path) -> set[int]:
+    found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         # Each of them has the data folder as its working directory. Processes end while we look: those are skipped.
         with contextlib.suppress(OSError):
             if (entry / "comm").read_text().strip() == "postgres" and (entry / "cwd").samefile(data):
-                found.append(int(entry.name))
+                found.add(int(entry.name))
     return found
 
 

@@ -16,13 +16,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
-
-import asyncpg
 
 from codebank.errors import Code, CodebankError
 from codebank.runtime.binaries import runnable_tree
@@ -235,27 +233,6 @@ class EmbeddedPostgres:
         except OSError:
             return False
         return len(lines) > _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE].strip() == "ready"
-
-
-async def prepare_databases(superuser_dsn: str, databases: Sequence[str], reader: str) -> None:
-    """Make each database with an owner role of its name, and a reader of all that writes none. Safe to repeat."""
-    connection = await asyncpg.connect(superuser_dsn)
-    try:
-        # Two preparations at once take turns, so that neither stumbles over what the other has just made.
-        await connection.execute("select pg_advisory_lock(hashtext('codebank.prepare_databases'))")
-        roles = {row["rolname"] for row in await connection.fetch("select rolname from pg_roles")}
-        present = {row["datname"] for row in await connection.fetch("select datname from pg_database")}
-        for role in (*databases, reader):
-            if role not in roles:
-                await connection.execute(f'create role "{role}" login')
-        await connection.execute(f'grant pg_read_all_data to "{reader}"')
-        for database in databases:
-            if database not in present:
-                await connection.execute(f'create database "{database}" owner "{database}"')
-            await connection.execute(f'revoke all on database "{database}" from public')
-            await connection.execute(f'grant connect on database "{database}" to "{reader}"')
-    finally:
-        await connection.close()
 
 
 def _fresh_sockets(sockets: Path) -> Path:

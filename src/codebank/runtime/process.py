@@ -7,6 +7,8 @@ import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Final
 
 import uvloop
 
@@ -14,20 +16,26 @@ from codebank.runtime.telemetry import HealthServer, Telemetry, configure_loggin
 
 log = logging.getLogger(__name__)
 
+_BEAT_SECONDS: Final = 0.5
+
 #: A role's work: sets `telemetry.ready` when it can be used, returns when `stop` was set and all is finished.
 Work = Callable[[Telemetry, asyncio.Event], Awaitable[None]]
 
 
-def run_role(role: str, work: Work, *, host: str, health_port: int, log_level: str) -> None:
+def run_role(
+    role: str, work: Work, *, host: str, health_port: int, log_level: str, telemetry: Telemetry | None = None
+) -> None:
     """Run a role until SIGTERM or SIGINT, then let it finish."""
     configure_logging(role, log_level)
-    telemetry = Telemetry()
+    telemetry = telemetry or Telemetry(role)
+    telemetry.gauge("codebank_info", version("codebank"), role).set(1)
     health = HealthServer(telemetry, host, health_port)
     health.start()
     try:
         uvloop.run(_until_stopped(role, work, telemetry))
     finally:
         health.stop()
+        telemetry.tracer.close()
 
 
 async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
@@ -42,8 +50,22 @@ async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
         loop.add_signal_handler(number, on_signal)
     log.info("starting", extra=fields(role=role))
     _tune_garbage_collection()
-    await work(telemetry, stop)
+    beating = asyncio.create_task(_keep_beating(telemetry))
+    try:
+        await work(telemetry, stop)
+    finally:
+        beating.cancel()
     log.info("stopped", extra=fields(role=role))
+
+
+async def _keep_beating(telemetry: Telemetry) -> None:
+    """Show that the event loop turns, and how late it comes back."""
+    loop, delay = asyncio.get_running_loop(), telemetry.histogram("codebank_event_loop_delay_seconds")
+    while True:
+        telemetry.beat()
+        expected = loop.time() + _BEAT_SECONDS
+        await asyncio.sleep(_BEAT_SECONDS)
+        delay.observe(max(0.0, loop.time() - expected))
 
 
 def _tune_garbage_collection() -> None:

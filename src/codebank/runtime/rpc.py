@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,6 +61,11 @@ def status_of(error: CodebankError) -> Status:
     return Status(code=code_pb2.Code.Value(GRPC_STATUS[error.code]), message=str(error), details=packed)
 
 
+_CONNECTION_AGE_SECONDS: Final = 60
+#: A stream may go on for so long on a connection that takes no more calls.
+_CONNECTION_GRACE_SECONDS: Final = 600
+
+
 def build_server(telemetry: Telemetry, service: ServiceDescriptor, servicer: object) -> tuple[grpc.aio.Server, Health]:
     """Build a server that speaks one service, with health and reflection beside it."""
     server = grpc.aio.server(
@@ -68,6 +74,9 @@ def build_server(telemetry: Telemetry, service: ServiceDescriptor, servicer: obj
             ("grpc.so_reuseport", 0),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            # Whoever calls looks for us anew now and then, and so finds replicas that were not there before.
+            ("grpc.max_connection_age_ms", _CONNECTION_AGE_SECONDS * 1000),
+            ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_SECONDS * 1000),
         ]
     )
     handlers = {method.name: _handler(method, getattr(servicer, method.name), telemetry) for method in service.methods}
@@ -128,6 +137,18 @@ class _Meter:
         self._seconds = telemetry.histogram("codebank_rpc_seconds", method)
         self._counters: dict[str, Any] = {}
 
+    @contextlib.contextmanager
+    def traced(self, context: Context) -> Iterator[None]:
+        """Let a call belong to its caller's trace: whoever may call us may decide what is recorded."""
+        tracer = self._telemetry.tracer
+        if not tracer.is_on:
+            yield
+            return
+        sent = dict(context.invocation_metadata() or ()).get("traceparent", "")
+        parent = sent if isinstance(sent, str) else ""
+        with tracer.span(f"answer {self._method}", parent, "server", rpc__system="grpc", rpc__method=self._method):
+            yield
+
     def note(self, status: str, started: float) -> None:
         counter = self._counters.get(status)
         if counter is None:
@@ -144,7 +165,8 @@ def _guarded_unary(function: Callable[[Any, Context], Awaitable[Message]], meter
         try:
             if isinstance(request, Malformed):
                 raise malformed(request)
-            answer = await function(request, context)
+            with meter.traced(context):
+                answer = await function(request, context)
             status = "OK"
             return answer
         except CodebankError as error:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,81 +18,72 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
+from codebank.runtime.metrics import METRICS, Metric
+from codebank.runtime.tracing import OFF, Tracer, current, trace_id_of
+
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric as docs/reference.md lists it."""
-
-    name: str
-    kind: type[Counter] | type[Gauge] | type[Histogram]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-
-METRICS: Final = (
-    Metric("codebank_payments_total", Counter, "payments decided by the bank", ("outcome", "code")),
-    Metric("codebank_batch_size", Histogram, "authorisations in one bank transaction", (), _SIZES),
-    Metric("codebank_batch_seconds", Histogram, "time of one bank transaction", (), _SECONDS),
-    Metric("codebank_queue_items", Gauge, "authorisations that wait for the next bank transaction"),
-    Metric("codebank_rpc_total", Counter, "calls answered by the bank", ("method", "status")),
-    Metric("codebank_rpc_seconds", Histogram, "time of one call at the bank", ("method",), _SECONDS),
-    Metric("codebank_outbox_events", Gauge, "events committed and not yet on the log"),
-    Metric("codebank_outbox_age_seconds", Gauge, "age of the oldest event not yet on the log"),
-    Metric("codebank_relay_events_total", Counter, "events that the relay put on the log"),
-    Metric("codebank_relay_leading", Gauge, "1 where this relay ships, 0 where it stands by"),
-    Metric("codebank_projector_events_total", Counter, "events that the projector stored", ("type",)),
-    Metric(
-        "codebank_projector_lag_events",
-        Gauge,
-        "events on the log that the projector has not stored",
-        ("partition",),
-    ),
-    Metric("codebank_projector_delay_seconds", Histogram, "time from the bank's commit to the line", (), _SECONDS),
-    Metric("codebank_dead_letters_total", Counter, "records put aside because nobody could read them"),
-    Metric("codebank_orders_total", Counter, "orders by how they ended", ("status",)),
-    Metric("codebank_resolver_orders_total", Counter, "unknown outcomes that the resolver settled", ("status",)),
-    Metric("codebank_open_pages", Gauge, "statement pages that are pushed to"),
-    Metric("codebank_http_requests_total", Counter, "requests answered", ("route", "method", "status")),
-    Metric("codebank_http_request_seconds", Histogram, "time of one request", ("route",), _SECONDS),
-    Metric("codebank_proof_checks", Gauge, "1 where an invariant of the proof holds, 0 where not", ("check",)),
-)
+Metered = Counter | Gauge | Histogram
+#: An event loop that did not turn for so long is taken for dead.
+_LIVE_SECONDS: Final = 15
 
 
 class Telemetry:
-    """The metrics and the readiness of one process."""
+    """The metrics and the health of one process; a role shows its own metrics, nobody in particular shows all."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: str = "") -> None:
+        # When a counter began is nothing that anybody asks for, and would double what a scrape carries.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._made = {metric.name: _make(metric, self.registry) for metric in METRICS}
         self.ready = threading.Event()
+        self.tracer: Tracer = OFF
+        self._beat_at: float | None = None
+        self._bound: dict[tuple[str, ...], Metered] = {}
+        self._made: dict[str, Metered] = {}
+        for metric in METRICS:
+            # What is counted of another role's is counted nowhere.
+            registry = self.registry if not role or role in metric.roles else None
+            self._made[metric.name] = made = _make(metric, registry)
+            for labels in metric.starts:
+                made.labels(*labels)
+        if role:
+            ProcessCollector(registry=self.registry)
 
     def counter(self, name: str, *labels: str) -> Counter:
-        """Give a counter, bound to its labels once so that counting is cheap."""
-        return self._bound(name, labels, Counter)
+        """Give a counter, bound to its labels."""
+        return self._bind(Counter, name, labels)
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """Give a gauge, bound to its labels."""
-        return self._bound(name, labels, Gauge)
+        return self._bind(Gauge, name, labels)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         """Give a histogram, bound to its labels."""
-        return self._bound(name, labels, Histogram)
+        return self._bind(Histogram, name, labels)
 
-    def _bound(self, name: str, labels: tuple[str, ...], kind: type[Kind]) -> Kind:
-        metric = self._made[name]
-        assert isinstance(metric, kind)
-        return metric.labels(*labels) if labels else metric
+    def _bind(self, kind: type[Kind], name: str, labels: tuple[str, ...]) -> Kind:
+        # Bound once: binding costs three times what counting does.
+        bound = self._bound.get((name, *labels))
+        if bound is None:
+            bound = self._made[name].labels(*labels) if labels else self._made[name]
+            self._bound[(name, *labels)] = bound
+        assert isinstance(bound, kind)
+        return bound
+
+    def beat(self) -> None:
+        """Say that the event loop turns."""
+        self._beat_at = time.monotonic()
+
+    def is_live(self) -> bool:
+        """Tell whether the event loop turned lately, or has not begun."""
+        return self._beat_at is None or time.monotonic() - self._beat_at < _LIVE_SECONDS
 
 
-def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+def _make(metric: Metric, registry: CollectorRegistry | None) -> Metered:
     if metric.kind is Histogram:
         return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
     return metric.kind(metric.name, metric.help, metric.labels, registry=registry)
@@ -139,7 +131,8 @@ def _answer(telemetry: Telemetry, path: str) -> tuple[int, bytes, str]:
         case "/metrics":
             return 200, generate_latest(telemetry.registry), CONTENT_TYPE_LATEST
         case "/health/live":
-            return 200, b"live\n", "text/plain"
+            live = telemetry.is_live()
+            return (200, b"live\n", "text/plain") if live else (503, b"the event loop stands still\n", "text/plain")
         case "/health/ready":
             ready = telemetry.ready.is_set()
             return (200, b"ready\n", "text/plain") if ready else (503, b"not ready\n", "text/plain")
@@ -161,6 +154,8 @@ class JsonFormatter(logging.Formatter):
             "role": self._role,
             "message": record.getMessage(),
         }
+        if trace_id := trace_id_of(current.get()):
+            line["trace_id"] = trace_id
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,22 @@ def as_server_user() -> dict[str, Any]:
         return {"cwd": "/"}
     entry = pwd.getpwnam(UNPRIVILEGED_USER)
     return {"cwd": "/", "user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+@contextlib.contextmanager
+def looking_as_server_user() -> Iterator[None]:
+    """As root, be the server's user for a moment: in a container, root may not see where another's process works.
+
+    Meanwhile every thread is that user, so this is for looking only, before anything else runs.
+    """
+    entry, group = pwd.getpwnam(UNPRIVILEGED_USER), os.getegid()
+    os.setegid(entry.pw_gid)
+    os.seteuid(entry.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def give_to_server(folder: Path) -> None:

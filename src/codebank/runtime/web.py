@@ -24,6 +24,7 @@ from codebank.runtime.http import problem, read_form
 from codebank.runtime.language import LANGUAGES
 from codebank.runtime.pages import STATIC_FOLDER, THEMES, Pages
 from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.tracing import NOTHING, carrying
 
 log = logging.getLogger(__name__)
 
@@ -144,15 +145,26 @@ class _Measure:
             return
         started = time.perf_counter()
         status = 500
+        tracer = self._telemetry.tracer
+        is_traced = tracer.is_on and not scope["path"].startswith("/static/")
+        span = tracer.begin_root("request", http__request__method=scope["method"]) if is_traced else NOTHING
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream"):
+                    span.end()  # what is pushed later has spans of its own
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            with carrying(span):
+                try:
+                    await self._app(scope, receive, send_and_note)
+                finally:
+                    path = getattr(scope.get("route"), "path", "none")
+                    span.name(f"{scope['method']} {path}")
+                    span.set(http__route=path, http__response__status_code=status)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in {"GET", "HEAD", "POST", "OPTIONS"} else "other"

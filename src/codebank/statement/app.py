@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 
-from codebank.eventlog.local import LocalLog
-from codebank.runtime.database import open_pool
+from codebank.eventlog.opening import open_log
+from codebank.runtime.database import PoolMeter, open_pool
 from codebank.runtime.pages import Pages, Site
 from codebank.runtime.telemetry import Telemetry
 from codebank.runtime.web import create_app
@@ -27,8 +27,9 @@ from codebank.statement.web import Web
 async def running_statement(settings: Settings, telemetry: Telemetry) -> AsyncIterator[tuple[Starlette, Hub]]:
     """Give the statement's application and the hub of its open pages."""
     dsn = settings.database_url("statement")
-    pool = await open_pool(dsn, max_size=settings.pool_size_max, role="statement")
-    sign_in = SignIn(pool, settings.sign_in_attempts_max, settings.session_hours)
+    meter = PoolMeter(telemetry, "statement")
+    pool = await open_pool(dsn, max_size=settings.pool_size_max, role="statement", meter=meter)
+    sign_in = SignIn(pool, telemetry, settings.sign_in_attempts_max, settings.session_hours)
     site = Site(
         section="statement",
         home="/",
@@ -48,7 +49,7 @@ async def running_statement(settings: Settings, telemetry: Telemetry) -> AsyncIt
         secure_cookies=settings.secure_cookies,
     )
     try:
-        async with hub.running():
+        async with hub.running(pool):
             yield app, hub
     finally:
         await pool.close()
@@ -56,13 +57,11 @@ async def running_statement(settings: Settings, telemetry: Telemetry) -> AsyncIt
 
 async def run_projector(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
     """Run one projector until asked to stop."""
-    log_dsn = settings.database_url("log")
-    log_pool = await open_pool(log_dsn, max_size=4, role="projector")
-    pool = await open_pool(settings.database_url("statement"), max_size=4, role="projector")
-    log = LocalLog(log_pool, log_dsn, settings.member_timeout_seconds)
+    meter = PoolMeter(telemetry, "statement")
+    pool = await open_pool(settings.database_url("statement"), max_size=4, role="projector", meter=meter)
     member = f"{socket.gethostname()}-{os.getpid()}"
     try:
-        await Projector(pool, log, telemetry, member, settings.projector_batch_max).run(stop)
+        async with open_log(settings, "projector", telemetry=telemetry) as log:
+            await Projector(pool, log, telemetry, member, settings.projector_batch_max).run(stop)
     finally:
         await pool.close()
-        await log_pool.close()

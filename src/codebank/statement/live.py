@@ -1,4 +1,4 @@
-"""Pushes to open pages: one connection listens for all of them, each page looks for itself what changed.
+"""Pushes to open pages, and how fresh the statement is: one connection listens for all, each page looks for itself.
 
 A notification only wakes; what a page is sent comes from the database, from where that page stands. So a lost or
 merged wake-up loses nothing, and a slow page has nothing queued.
@@ -11,10 +11,20 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from codebank.runtime.database import listening
+import asyncpg
+
+from codebank.eventlog.log import partition_of
+from codebank.runtime.database import CONNECTION_ERRORS, listening
 from codebank.runtime.telemetry import Telemetry
+from codebank.statement.store.reading import read_behind
+
+#: A projector tells every second that it has read all there is; so long a silence means that it has not.
+_BEHIND_SECONDS: Final = 10
+_WATCH_SECONDS: Final = 2
 
 
 @dataclass
@@ -25,15 +35,43 @@ class Hub:
     telemetry: Telemetry
     _pages: dict[UUID, set[asyncio.Event]] = field(default_factory=lambda: defaultdict(set))
     is_closing: bool = False
+    #: Account with open pages → the trace of what woke them last, if it is recorded.
+    _traces: dict[UUID, str] = field(default_factory=dict)
+    #: Partitions that were not seen read to their end for a while → when they last were.
+    _behind: dict[int, datetime] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, pool: asyncpg.Pool) -> AsyncIterator[None]:
         """Listen while in use; on leaving, every page is let go."""
+        watching = asyncio.create_task(self._watch(pool))
         async with listening(self.dsn, "line", self._heard, role="statement-live"):
             try:
                 yield
             finally:
                 self.close()
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+
+    async def _watch(self, pool: asyncpg.Pool) -> None:
+        """Look again and again how fresh the partitions are, and wake the pages where that turned."""
+        while True:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                async with pool.acquire() as connection:
+                    behind = await read_behind(connection, _BEHIND_SECONDS)
+                turned, self._behind = behind.keys() ^ self._behind.keys(), behind
+                for account_id in list(self._pages):
+                    if partition_of(str(account_id).encode()) in turned:
+                        self._heard(f"{account_id}:")
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def behind_since(self, account_id: UUID) -> datetime | None:
+        """Tell until when the account's statement is surely whole; None where it is whole now."""
+        return self._behind.get(partition_of(str(account_id).encode()))
+
+    def trace_of(self, account_id: UUID) -> str:
+        """Give the trace of what woke an account's pages last; empty where it is not recorded."""
+        return self._traces.get(account_id, "")
 
     def close(self) -> None:
         """Let every open page go, so that it comes back to another process."""
@@ -41,10 +79,13 @@ class Hub:
         self._heard("")
 
     def _heard(self, payload: str) -> None:
-        account, _, _ = payload.partition(":")
+        account, _, rest = payload.partition(":")
         # An empty payload: the connection is new, anything may have been missed.
         accounts = [UUID(account)] if account else list(self._pages)
+        traceparent = rest.partition(":")[2]
         for account_id in accounts:
+            if account_id in self._pages:
+                self._traces[account_id] = traceparent
             for woken in self._pages.get(account_id, ()):
                 woken.set()
 
@@ -61,3 +102,4 @@ class Hub:
             self._pages[account_id].discard(woken)
             if not self._pages[account_id]:
                 del self._pages[account_id]
+                self._traces.pop(account_id, None)

@@ -9,25 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from codebank.eventlog.log import EventLog, Reader, Record
-from codebank.events import PAYMENTS_TOPIC, Event
-from codebank.runtime.database import CONNECTION_ERRORS, Connection
+from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
+from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP, Event
+from codebank.runtime.database import Connection
 from codebank.runtime.telemetry import Telemetry, fields
+from codebank.statement.letters import ship_letters
 from codebank.statement.line import Line, Step, line_of, step_of
+from codebank.statement.store import letters
 from codebank.statement.store import projecting as store
-from codebank.wire import MalformedEvent, decode_event, utc_now
+from codebank.wire import TRACE_HEADER, MalformedEvent, decode_event, utc_now
 
 log = logging.getLogger(__name__)
 
-GROUP: Final = "statement"
 _READ_SECONDS: Final = 0.5
+_REPORT_SECONDS: Final = 1
 _BACK_OFF_SECONDS: Final = (0.1, 0.5, 1, 2)
 
 
@@ -50,6 +54,8 @@ class _Batch:
     dead: list[tuple[Record, str]] = field(default_factory=list)
     #: Accounts of unreadable records: a gap there has its cause, and is on record.
     excused: set[UUID] = field(default_factory=set)
+    #: Account → where its newest event stands in its trace, if that is recorded.
+    traces: Mapping[UUID, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,11 +67,14 @@ class Projector:
     telemetry: Telemetry
     member: str
     batch_max: int = 500
+    #: Partition → nothing that is not stored yet is older.
+    _whole_until: dict[int, datetime] = field(default_factory=dict, init=False)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until asked to stop; what was read but not stored is read again by whoever comes next."""
-        reader = await self.log.open_reader(PAYMENTS_TOPIC, GROUP, self.member, self._positions)
+        reader = await self.log.open_reader(PAYMENTS_TOPIC, STATEMENT_GROUP, self.member, self._positions)
         self.telemetry.ready.set()
+        reporting = asyncio.create_task(self._keep_reporting(reader))
         failures = 0
         try:
             while not stop.is_set():
@@ -73,7 +82,7 @@ class Projector:
                     await self.step(reader)
                     failures = 0
                     self.telemetry.ready.set()
-                except (*CONNECTION_ERRORS, PositionLost, SequenceGap) as error:
+                except (*LOG_ERRORS, PositionLost, SequenceGap) as error:
                     if isinstance(error, SequenceGap):
                         self.telemetry.ready.clear()
                     log.log(
@@ -85,7 +94,10 @@ class Projector:
                     await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
                     failures += 1
         finally:
-            with contextlib.suppress(*CONNECTION_ERRORS):
+            reporting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reporting
+            with contextlib.suppress(*LOG_ERRORS):
                 await reader.close()
 
     async def _positions(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -98,33 +110,57 @@ class Projector:
         by_partition: dict[int, list[Record]] = {}
         for record in records:
             by_partition.setdefault(record.partition, []).append(record)
-        stored = 0
+        stored, started = 0, time.perf_counter()
         failed: Exception | None = None
         for partition, mine in by_partition.items():
             try:
                 stored += await self._store(mine)
             except Exception as error:
                 # Only this partition stands still; it is read again from the position that was kept.
-                with contextlib.suppress(*CONNECTION_ERRORS):
+                with contextlib.suppress(*LOG_ERRORS):
                     kept = await self._positions([partition])
                     await reader.seek(partition, kept.get(partition, 0))
                 failed = error
         if failed is not None:
             raise failed
         if records:
-            await self._report_lag(reader)
+            self.telemetry.histogram("codebank_projector_batch_seconds").observe(time.perf_counter() - started)
         return stored
 
     async def _store(self, records: Sequence[Record]) -> int:
         first, last = records[0], records[-1]
-        async with self.pool.acquire() as connection, connection.transaction():
-            moved = await store.move_position(connection, first.topic, first.partition, first.offset, last.offset + 1)
-            if not moved:
-                raise PositionLost(f"partition {first.partition} is no longer at {first.offset}")
-            batch = await _read_batch(connection, records)
-            await _write_batch(connection, batch)
+        with self._traced(records) as traces:
+            async with self.pool.acquire() as connection, connection.transaction():
+                end = last.offset + 1
+                moved = await store.move_position(connection, first.topic, first.partition, first.follows, end)
+                if not moved:
+                    raise PositionLost(f"partition {first.partition} is no longer at {first.follows}")
+                batch = await apply_records(connection, records, traces)
         self._count(batch)
+        # Records of a partition are in the order of their time.
+        self._whole_until[last.partition] = last.appended_at
         return len(batch.applied)
+
+    @contextlib.contextmanager
+    def _traced(self, records: Sequence[Record]) -> Iterator[dict[UUID, str]]:
+        """Record the storing of each traced event, and tell for each account where its newest one stands."""
+        traces: dict[UUID, str] = {}
+        with contextlib.ExitStack() as spans:
+            for record in records if self.telemetry.tracer.is_on else ():
+                parent, account = record.headers.get(TRACE_HEADER, ""), _account_of(record)
+                span = self.telemetry.tracer.begin(
+                    "store",
+                    parent,
+                    "consumer",
+                    messaging__system="kafka",
+                    messaging__destination__name=record.topic,
+                    messaging__destination__partition__id=str(record.partition),
+                    messaging__kafka__offset=record.offset,
+                )
+                spans.callback(span.end)
+                if account is not None and span.traceparent:
+                    traces[account] = span.traceparent
+            yield traces
 
     def _count(self, batch: _Batch) -> None:
         now = utc_now()
@@ -139,12 +175,49 @@ class Projector:
                 extra=fields(partition=record.partition, offset=record.offset, reason=reason),
             )
 
+    async def _keep_reporting(self, reader: Reader) -> None:
+        """Tell how far behind the statement is, and ship what was put aside; beside the reading, not in its way."""
+        while True:
+            try:
+                await self._report_lag(reader)
+                await ship_letters(self.pool, self.log)
+            except (*LOG_ERRORS, Fenced) as error:
+                log.debug("no report: %s", error)
+            await asyncio.sleep(_REPORT_SECONDS)
+
     async def _report_lag(self, reader: Reader) -> None:
+        assigned = reader.assigned
         ends = await self.log.ends(PAYMENTS_TOPIC)
-        kept = await self._positions(reader.assigned)
-        for partition in reader.assigned:
-            behind = ends.get(partition, 0) - kept.get(partition, 0)
-            self.telemetry.gauge("codebank_projector_lag_events", str(partition)).set(behind)
+        kept = await self._positions(assigned)
+        behind = {partition: end - kept.get(partition, 0) for partition, end in ends.items()}
+        now = utc_now()
+        for partition in ends:
+            # Of a partition that another member reads, that one tells.
+            lag = max(0, behind[partition]) if partition in assigned else 0
+            if not lag:
+                self._whole_until[partition] = now
+            age_seconds = (now - self._whole_until.setdefault(partition, now)).total_seconds()
+            self.telemetry.gauge("codebank_projector_lag_events", str(partition)).set(lag)
+            self.telemetry.gauge("codebank_projector_lag_seconds", str(partition)).set(max(0.0, age_seconds))
+        async with self.pool.acquire() as connection:
+            await store.mark_caught_up(connection, [one for one in assigned if behind.get(one, 1) <= 0])
+            waiting = await letters.count_waiting(connection)
+        self.telemetry.gauge("codebank_dead_letters_waiting").set(waiting)
+
+
+async def apply_records(
+    connection: Connection, records: Sequence[Record], traces: Mapping[UUID, str] | None = None
+) -> _Batch:
+    """Write what records of one partition make of the statement, within the caller's transaction.
+
+    `traces` go to the pages that are woken.
+
+    Raises SequenceGap where an event of an account is missing before one that is there.
+    """
+    batch = await _read_batch(connection, records)
+    batch.traces = traces or {}
+    await _write_batch(connection, batch)
+    return batch
 
 
 async def _read_batch(connection: Connection, records: Sequence[Record]) -> _Batch:
@@ -197,7 +270,7 @@ async def _write_batch(connection: Connection, batch: _Batch) -> None:
     if batch.dead:
         await store.write_dead_letters(connection, batch.dead)
     for account_id, event in batch.accounts.items():
-        await store.announce(connection, account_id, event.sequence)
+        await store.announce(connection, account_id, event.sequence, batch.traces.get(account_id, ""))
 
 
 async def _pause(event: asyncio.Event, seconds: float) -> None:

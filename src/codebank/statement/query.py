@@ -80,11 +80,23 @@ def _read_number(name: str, values: Mapping[str, str], largest: int, violations:
     return int(text)
 
 
-def read_after(text: str) -> int:
-    """Read the number of the event that a page has seen last."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an open page stands: the number of the event that it saw last, and whether it says that it is behind."""
+
+    sequence: int
+    is_behind: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.sequence}{'b' if self.is_behind else ''}"
+
+
+def read_place(text: str) -> Place:
+    """Read where a page stands, as it was told."""
+    number = text.removesuffix("b")
+    if not (number.isascii() and number.isdigit() and len(number) <= 18):
         raise invalid(Violation("after", "must be the number of an event"))
-    return int(text)
+    return Place(int(number), number != text)
 
 
 def choose_account(accounts: Sequence[Account], text: str) -> Account:

@@ -17,6 +17,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from codebank.errors import Code, CodebankError
+from codebank.runtime.telemetry import Telemetry
 from codebank.statement.store import people as store
 from codebank.wire import utc_now
 
@@ -41,6 +42,7 @@ class SignIn:
     """Lets cardholders in and out."""
 
     pool: asyncpg.Pool
+    telemetry: Telemetry
     attempts_max: int
     session_hours: int
     _hasher: PasswordHasher = field(default_factory=password_hasher)
@@ -49,6 +51,18 @@ class SignIn:
 
     async def enter(self, email: str, password: str, address: str) -> str:
         """Give a session's token. Raises CodebankError where the two do not fit, or after too many tries."""
+        outcome = "refused"
+        try:
+            token = await self._enter(email, password, address)
+            outcome = "entered"
+            return token
+        except CodebankError as error:
+            outcome = "too_many" if error.code is Code.TOO_MANY else "refused"
+            raise
+        finally:
+            self.telemetry.counter("codebank_sign_ins_total", outcome).inc()
+
+    async def _enter(self, email: str, password: str, address: str) -> str:
         email = email.strip().casefold()
         async with self.pool.acquire() as connection:
             await self._count(connection, f"address:{address}", self.attempts_max * _ADDRESS_FACTOR)

@@ -19,7 +19,7 @@ from codebank.runtime.pages import Pages
 from codebank.statement.export import csv_of
 from codebank.statement.line import by_day, initial_of, tint_of, used_percent
 from codebank.statement.live import Hub
-from codebank.statement.query import Query, choose_account, read_after, read_query
+from codebank.statement.query import Place, Query, choose_account, read_place, read_query
 from codebank.statement.session import SESSION_COOKIE, client_address, require_cardholder, token_of
 from codebank.statement.sign_in import SignIn
 from codebank.statement.store import reading as store
@@ -137,6 +137,7 @@ class Web:
             "tint_of": tint_of,
             "initial_of": initial_of,
             "fresh_after": fresh_after,
+            "behind_since": self.hub.behind_since(account.account_id),
         }
 
     async def export(self, request: Request) -> Response:
@@ -154,40 +155,48 @@ class Web:
 
     async def changes(self, request: Request) -> Response:
         """Give what changed after an event, for pages that cannot be pushed to."""
-        after = read_after(request.query_params.get("after", "0"))
-        html, sequence = await self._fragments(request, read_query(request.query_params, limit=PAGE_SIZE), after)
-        return Json({"sequence": sequence, "html": html}, headers={"cache-control": "no-store"})
+        place = read_place(request.query_params.get("after", "0"))
+        html, place = await self._fragments(request, read_query(request.query_params, limit=PAGE_SIZE), place)
+        return Json({"after": str(place), "html": html}, headers={"cache-control": "no-store"})
 
-    async def _fragments(self, request: Request, query: Query, after: int) -> tuple[str, int]:
-        values = await self._values(request, query, fresh_after=after)
+    async def _fragments(self, request: Request, query: Query, place: Place) -> tuple[str, Place]:
+        values = await self._values(request, query, fresh_after=place.sequence)
         account = values["account"]
-        if account is None or account.sequence <= after:
-            return "", after
-        html = "".join(self.pages.block(request, "statement.html", name, values) for name in ("top", "lines"))
-        return html, account.sequence
+        if account is None:
+            return "", place
+        found = Place(max(place.sequence, account.sequence), values["behind_since"] is not None)
+        # How fresh it is may turn without a new line.
+        names = ["freshness"] if found.is_behind != place.is_behind else []
+        names += ["top", "lines"] if account.sequence > place.sequence else []
+        html = "".join(self.pages.block(request, "statement.html", name, values) for name in names)
+        return html, found
 
     async def live(self, request: Request) -> Response:
         """Push what changes to an open page; `Last-Event-ID` says where the page stands."""
         last_event_id = request.headers.get("last-event-id") or request.query_params.get("after", "0")
-        after = read_after(last_event_id)
+        place = read_place(last_event_id)
         query = read_query(request.query_params, limit=PAGE_SIZE)
-        values = await self._values(request, query, fresh_after=after)
+        values = await self._values(request, query, fresh_after=place.sequence)
         if values["account"] is None:
             raise CodebankError(Code.NOT_FOUND, "no such account")
-        return push(self._pushes(request, query, values["account"], after))
+        return push(self._pushes(request, query, values["account"], place))
 
-    async def _pushes(self, request: Request, query: Query, account: store.Account, after: int) -> AsyncIterator[bytes]:
+    async def _pushes(
+        self, request: Request, query: Query, account: store.Account, place: Place
+    ) -> AsyncIterator[bytes]:
         with self.hub.page(account.account_id) as woken:
             yield SSE_HEARTBEAT
             while not self.hub.is_closing:
                 # Cleared before looking: what comes meanwhile wakes again.
                 woken.clear()
+                span = self.hub.telemetry.tracer.begin("push", self.hub.trace_of(account.account_id), "producer")
                 try:
-                    html, after = await self._fragments(request, query, after)
+                    html, place = await self._fragments(request, query, place)
                 except CodebankError:
                     break  # the session ended
                 if html:
-                    yield sse_event(html, event="lines", event_id=str(after))
+                    yield sse_event(html, event="lines", event_id=str(place))
+                    span.end()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_HEARTBEAT_SECONDS):
                         await woken.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -135,6 +135,16 @@ async def _write_account(connection: Connection, account: Account) -> None:
 async def advance_sequence(connection: Connection, account_id: UUID) -> None:
     """Count one more event of an account whose lock is held."""
     await connection.execute("update account set sequence = sequence + 1 where account_id = $1", account_id)
+
+
+async def write_traces(connection: Connection, traced: Mapping[UUID, str]) -> None:
+    """Note to which traces events in the outbox belong: a statement of its own, because few are traced."""
+    await connection.execute(
+        "update outbox o set traceparent = n.traceparent"
+        " from unnest($1::uuid[], $2::text[]) as n(event_id, traceparent) where o.event_id = n.event_id",
+        list(traced),
+        list(traced.values()),
+    )
 
 
 async def add_event(connection: Connection, event: Event) -> None:

@@ -61,8 +61,8 @@
       const answer = await fetch(`${region.dataset.changesUrl}&after=${last}`, { headers: { accept: "application/json" } });
       if (answer.status === 401) return say("over");
       if (!answer.ok) throw new Error(String(answer.status));
-      const { sequence, html } = await answer.json();
-      last = sequence;
+      const { after, html } = await answer.json();
+      last = after;
       if (html) apply(html);
       say("poll");
       asked += 1;

@@ -71,7 +71,8 @@ async def write_accounts(connection: Connection, events: Sequence[Event]) -> Non
         " select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],"
         " $7::bigint[], $8::timestamptz[]) on conflict (account_id) do update set"
         " holder_name = excluded.holder_name, status = excluded.status, limit_minor = excluded.limit_minor,"
-        " used_minor = excluded.used_minor, sequence = excluded.sequence, updated_at = excluded.updated_at",
+        " used_minor = excluded.used_minor, sequence = excluded.sequence, updated_at = excluded.updated_at"
+        " where account.sequence < excluded.sequence",
         *(list(column) for column in zip(*rows, strict=True)),
     )
 
@@ -84,15 +85,21 @@ _LINE_FIELDS = (
 
 
 async def write_lines(connection: Connection, lines: Sequence[Line]) -> None:
-    """Write lines; one that is there already changes its state and keeps its place."""
+    """Write lines; one that is there changes to the newer state, and stands where the older one put it."""
     columns = [[getattr(line, name) for line in lines] for name in _LINE_FIELDS]
     await connection.execute(
         f"insert into line ({', '.join(_LINE_FIELDS)})"
         " select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],"
         " $8::bigint[], $9::text[], $10::int[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::bigint[],"
         " $16::timestamptz[], $17::date[], $18::text[])"
-        " on conflict (account_id, payment_id) do update set sequence = excluded.sequence, status = excluded.status,"
-        " refunded_minor = excluded.refunded_minor",
+        " on conflict (account_id, payment_id) do update set"
+        " status = case when excluded.sequence > line.sequence then excluded.status else line.status end,"
+        " refunded_minor = case when excluded.sequence > line.sequence then excluded.refunded_minor"
+        "  else line.refunded_minor end,"
+        " available_minor = case when excluded.first_sequence < line.first_sequence then excluded.available_minor"
+        "  else line.available_minor end,"
+        " sequence = greatest(line.sequence, excluded.sequence),"
+        " first_sequence = least(line.first_sequence, excluded.first_sequence)",
         *columns,
     )
 
@@ -109,6 +116,36 @@ async def write_dead_letters(connection: Connection, letters: Sequence[tuple[Rec
     )
 
 
-async def announce(connection: Connection, account_id: UUID, sequence: int) -> None:
-    """Wake the open pages of an account, once this transaction is committed."""
-    await connection.execute("select pg_notify('line', $1)", f"{account_id}:{sequence}")
+async def forget(connection: Connection, topic: str, partition: int, account_ids: Sequence[object]) -> None:
+    """Forget everything that was made of a partition, but for its position's row: whoever moves it must wait."""
+    await connection.execute(
+        "insert into position (topic, partition, next_offset) values ($1, $2, 0)"
+        " on conflict (topic, partition) do update set next_offset = 0",
+        topic,
+        partition,
+    )
+    await connection.execute("delete from line where account_id = any($1)", account_ids)
+    await connection.execute("delete from account where account_id = any($1)", account_ids)
+    await connection.execute("delete from dead_letter where topic = $1 and partition = $2", topic, partition)
+
+
+async def put_position(connection: Connection, topic: str, partition: int, next_offset: int) -> None:
+    """Say how far a partition was read, wherever it stood."""
+    await connection.execute(
+        "update position set next_offset = $3 where topic = $1 and partition = $2", topic, partition, next_offset
+    )
+
+
+async def mark_caught_up(connection: Connection, partitions: Collection[int]) -> None:
+    """Remember that partitions are read to their end now."""
+    await connection.execute(
+        "insert into freshness (partition, caught_up_at) select number, clock_timestamp()"
+        " from unnest($1::int[]) as number order by number"
+        " on conflict (partition) do update set caught_up_at = excluded.caught_up_at",
+        list(partitions),
+    )
+
+
+async def announce(connection: Connection, account_id: UUID, sequence: int, traceparent: str) -> None:
+    """Wake the open pages of an account, once this transaction is committed; its trace, if any, goes on there."""
+    await connection.execute("select pg_notify('line', $1)", f"{account_id}:{sequence}:{traceparent}")

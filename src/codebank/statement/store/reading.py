@@ -62,6 +62,14 @@ async def read_accounts(connection: Connection, cardholder_id: UUID) -> list[Acc
     return [Account(**row) for row in rows]
 
 
+async def read_behind(connection: Connection, seconds: int) -> dict[int, datetime]:
+    """Find partitions that were not seen read to their end for so long, and when they last were."""
+    rows = await connection.fetch(
+        "select partition, caught_up_at from freshness where caught_up_at < now() - make_interval(secs => $1)", seconds
+    )
+    return {row["partition"]: row["caught_up_at"] for row in rows}
+
+
 async def read_lines(
     connection: Connection, account_id: UUID, wanted: Filter, *, before: int | None, limit: int
 ) -> list[Line]:

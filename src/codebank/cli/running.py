@@ -1,63 +1,45 @@
-"""Words to calls. Data goes to stdout, talk to stderr; exit codes: 0 fine, 1 the answer is no, 2 wrong use."""
+"""Commands that run the system, pay, prove and measure."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import click
 
+from codebank.cli.words import answering, data, main, running_settings, talk
 from codebank.errors import Code, CodebankError
 from codebank.settings import Settings
 
 
-def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn an error into its sentence and its exit code."""
+@main.command()
+@click.option("--fresh", is_flag=True, help="Forget everything of an earlier run first.")
+@click.option(
+    "--log",
+    "log_kind",
+    type=click.Choice(["embedded", "kafka"]),
+    help="Which event log: the embedded one, or the Kafka that `make kafka` runs. CODEBANK_KAFKA decides if left out.",
+)
+@answering
+def up(fresh: bool, log_kind: str | None) -> None:
+    """Run everything on this machine; nothing to install. Ctrl-C stops in order."""
+    from codebank.up import choose_log, run_up
 
-    @functools.wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        try:
-            return function(*arguments, **named)
-        except CodebankError as error:
-            click.echo(f"codebank: {error}", err=True)
-            raise SystemExit(2 if error.code is Code.INVALID else 1) from None
-
-    return call
-
-
-def _talk(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _data(document: Any) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
-
-
-def _running() -> Settings:
-    from codebank.up import load_running
-
-    return load_running(os.environ)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="codebank")
-def main() -> None:
-    """Card payments with a proof: checkout, bank, ledger, events and statement in one system."""
+    settings = choose_log(Settings.load(os.environ), log_kind)
+    asyncio.run(run_up(settings, os.environ, fresh=fresh, say=talk, show=_show_addresses))
 
 
 @main.command()
-@click.option("--fresh", is_flag=True, help="Forget everything of an earlier run first.")
-@_answering
-def up(fresh: bool) -> None:
-    """Run everything on this machine; nothing to install. Ctrl-C stops in order."""
-    from codebank.up import run_up
+@answering
+def servers() -> None:
+    """Run real Kafka, Kafka Connect and Elasticsearch on this machine; needs Java and Maven. Ctrl-C stops them."""
+    from codebank.servers.app import run_servers
 
-    asyncio.run(run_up(Settings.load(os.environ), os.environ, fresh=fresh, say=_talk, show=_show_addresses))
+    asyncio.run(run_servers(Settings.load(os.environ), talk))
 
 
 def _show_addresses(settings: Settings) -> None:
@@ -78,22 +60,29 @@ def _show_addresses(settings: Settings) -> None:
 
 @main.command()
 @click.argument("role")
-@_answering
+@answering
 def run(role: str) -> None:
     """Run one role; settings from the environment."""
+    from codebank.runtime.opening import open_tracer
     from codebank.runtime.process import run_role
+    from codebank.runtime.telemetry import Telemetry
+    from codebank.runtime.tls import watch_certificates
     from codebank.services import ROLES
 
     if role not in ROLES:
         raise CodebankError(Code.INVALID, f"no role {role!r}", hint=f"roles are {', '.join(ROLES)}")
     settings = Settings.load(os.environ)
     chosen = ROLES[role]
+    telemetry = Telemetry(role)
+    watch_certificates(telemetry, settings)
+    telemetry.tracer = open_tracer(role, settings.otlp, settings.trace_ratio, version("codebank"))
     run_role(
         role,
         functools.partial(chosen.run, settings),
         host=settings.host,
         health_port=getattr(settings, chosen.health_port),
         log_level=settings.log_level,
+        telemetry=telemetry,
     )
 
 
@@ -102,7 +91,7 @@ def run(role: str) -> None:
 @click.option("--product", default="cafe-especial", show_default=True)
 @click.option("--quantity", default=1, show_default=True, type=click.IntRange(1, 99))
 @click.option("--json", "as_json", is_flag=True, help="Print the purchase as JSON.")
-@_answering
+@answering
 def pay(number: str, product: str, quantity: int, as_json: bool) -> None:
     """Buy one thing, and print each stage of the payment with its time."""
     from codebank.lab.pay import buy
@@ -116,23 +105,23 @@ def pay(number: str, product: str, quantity: int, as_json: bool) -> None:
         if not as_json:
             click.echo(f"{stage.after_milliseconds:>6} ms  {stage.name:<10} {stage.detail}")
 
-    purchase = buy(_running(), card, product, quantity, tell)
+    purchase = buy(running_settings(), card, product, quantity, tell)
     if as_json:
-        _data({"order": purchase.order, "stages": [asdict(stage) for stage in purchase.stages]})
+        data({"order": purchase.order, "stages": [asdict(stage) for stage in purchase.stages]})
     raise SystemExit(0 if purchase.is_paid else 1)
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
-@_answering
+@answering
 def proof(as_json: bool) -> None:
-    """Compare orders, ledger, log and statement; exit 0 only if all agree."""
+    """Compare orders, ledger, log, statement and search index; exit 0 only if all agree."""
     from codebank.audit.proof import prove_once
     from codebank.audit.web import proof_document
 
-    found = asyncio.run(prove_once(_running()))
+    found = asyncio.run(prove_once(running_settings()))
     if as_json:
-        _data(proof_document(found))
+        data(proof_document(found))
     else:
         for check in found.checks:
             click.echo(f"{'✓' if check.holds else '✕'} {check.name:<10} {check.compared:>8}  {check.promise}")
@@ -140,7 +129,8 @@ def proof(as_json: bool) -> None:
                 click.echo(f"    {difference}")
             if len(check.differences) > 5:
                 click.echo(f"    … and {len(check.differences) - 5} more")
-        click.echo(f"{'all agree' if found.agrees else 'they do not agree'}; {found.lag_events} events on their way")
+        verdict = "all agree" if found.agrees else "they do not agree"
+        click.echo(f"{verdict}: {', '.join(found.parties)}; {found.lag_events} events on their way")
     raise SystemExit(0 if found.agrees else 1)
 
 
@@ -153,88 +143,59 @@ def bench() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50))
 @click.option("--seconds", default=2, show_default=True, type=click.IntRange(1, 60), help="Time of one turn.")
-@_answering
+@answering
 def authorize(as_json: bool, rounds: int, seconds: int) -> None:
     """Measure Authorize beside an echo of the same server and the same rows by plain SQL."""
     from codebank.lab.bench import bench_authorize, table_of
 
-    result = bench_authorize(rounds, seconds, _talk)
+    result = bench_authorize(rounds, seconds, talk)
     if as_json:
-        _data(result.document())
+        data(result.document())
     else:
         click.echo(table_of(result))
     raise SystemExit(0 if result.proof_agrees else 1)
 
 
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 50))
+@click.option("--seconds", default=3, show_default=True, type=click.IntRange(1, 60), help="Time of one turn.")
+@click.option("--in-flight", default=32, show_default=True, type=click.IntRange(1, 512))
+@answering
+def metrics(as_json: bool, rounds: int, seconds: int, in_flight: int) -> None:
+    """Measure what counting costs the bank, beside the same bank that counts nothing."""
+    from codebank.lab.overhead import bench_metrics, table_of
+
+    result = bench_metrics(rounds, seconds, in_flight, talk)
+    if as_json:
+        data(result.document())
+    else:
+        click.echo(table_of(result))
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rate", default=100, show_default=True, type=click.IntRange(1, 5000), help="Payments per second.")
+@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 600))
+@answering
+def flow(as_json: bool, rate: int, seconds: int) -> None:
+    """Measure, on the system that runs, how soon after the decision a payment is on the log, statement and index."""
+    from codebank.lab.flow import bench_flow, table_of
+
+    result = asyncio.run(bench_flow(running_settings(), rate, seconds, talk))
+    if as_json:
+        data(result.document())
+    else:
+        click.echo(table_of(result))
+    raise SystemExit(0 if result.failed == 0 else 1)
+
+
 @main.command()
-@_answering
-def migrate() -> None:
-    """Bring every database up to date. Safe to repeat."""
-    from codebank.services import migrate_all
-
-    _data(asyncio.run(migrate_all(_running())))
-
-
-@main.command()
-@_answering
-def seed() -> None:
-    """Put the demo's data into every database. Safe to repeat."""
-    from codebank.services import seed_all
-
-    asyncio.run(seed_all(_running()))
-
-
-@main.command()
-@_answering
-def reference() -> None:
+@click.option("--events", is_flag=True, help="Print docs/asyncapi.json instead: topics, events, headers.")
+@answering
+def reference(events: bool) -> None:
     """Print docs/reference.md: every setting, metric, port, role, error code and test card."""
+    from codebank.lab.asyncapi import asyncapi_text
     from codebank.lab.reference import reference_text
 
-    click.echo(reference_text(), nl=False)
-
-
-@main.group()
-def card() -> None:
-    """The operator's hand."""
-
-
-@card.command()
-@click.option("--account", default="", help="An account's id; a new account if left out.")
-@click.option("--holder", default="", help="Who holds the new account.")
-@click.option("--limit-minor", default=100_000, show_default=True, help="The new account's limit, in centavos.")
-@_answering
-def issue(account: str, holder: str, limit_minor: int) -> None:
-    """Issue a card; its number and CVV are printed this once."""
-    from codebank.lab.operator import issue_card
-
-    _data(issue_card(_running(), account, holder, limit_minor))
-
-
-@card.command("list")
-@_answering
-def list_cards() -> None:
-    """List the newest cards, masked."""
-    from codebank.lab.operator import list_cards as listed
-
-    _data(asyncio.run(listed(_running())))
-
-
-@card.command()
-@click.argument("card_id")
-@click.option("--reason", default="blocked", type=click.Choice(["blocked", "lost", "stolen"]), show_default=True)
-@_answering
-def block(card_id: str, reason: str) -> None:
-    """Refuse every further charge of a card."""
-    from codebank.lab.operator import block_card
-
-    _data(block_card(_running(), card_id, reason))
-
-
-@card.command()
-@click.argument("card_id")
-@_answering
-def unblock(card_id: str) -> None:
-    """Let a blocked card pay again."""
-    from codebank.lab.operator import unblock_card
-
-    _data(unblock_card(_running(), card_id))
+    click.echo(asyncapi_text() if events else reference_text(), nl=False)

@@ -1,0 +1,37 @@
+"""Opens the log that the settings name: Kafka, or the embedded one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from codebank.eventlog.local import LocalLog
+from codebank.eventlog.log import EventLog
+from codebank.runtime.database import PoolMeter, open_pool
+from codebank.runtime.telemetry import Telemetry
+from codebank.settings import Settings
+
+
+@asynccontextmanager
+async def open_log(
+    settings: Settings, role: str, *, database_role: str | None = None, telemetry: Telemetry | None = None
+) -> AsyncIterator[EventLog]:
+    """Give the log for as long as the block lasts; `database_role` is who reads the embedded one, its owner if None."""
+    if settings.kafka:
+        # Only who uses Kafka pays for its client.
+        from codebank.eventlog.kafka.log import KafkaLog
+
+        kafka = KafkaLog(settings)
+        try:
+            yield kafka
+        finally:
+            await kafka.close()
+        return
+    dsn = settings.database_url("log", database_role)
+    read_only = {"default_transaction_read_only": "on"} if database_role else None
+    meter = PoolMeter(telemetry, "log") if telemetry else None
+    pool = await open_pool(dsn, max_size=4, role=role, server_settings=read_only, meter=meter)
+    try:
+        yield LocalLog(pool, dsn, settings.member_timeout_seconds)
+    finally:
+        await pool.close()

@@ -1,0 +1,1 @@
+"""Everything on real Kafka, Kafka Connect and Elasticsearch: `make test-kafka`."""

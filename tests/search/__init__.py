@@ -1,0 +1,1 @@
+"""What Elasticsearch and Kibana are given: each file read as they would read it."""
