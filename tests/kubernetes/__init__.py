@@ -1,0 +1,1 @@
+"""Kubernetes: our manifests on the programs that read them."""
