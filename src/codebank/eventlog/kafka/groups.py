@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from codebank.eventlog.kafka.client import ANSWER_SECONDS, Lane, places_of
@@ -28,14 +28,10 @@ class Groups:
     """Asks the brokers for their groups, on a thread of its own: with a broker down the answer takes long."""
 
     connection: Mapping[str, Any]
-    _lane: Lane = field(init=False)
-    _admin: AdminClient = field(init=False)
+    admin: AdminClient
+    _lane: Lane = field(default_factory=lambda: Lane("groups"))
     #: Group → a client that bears its name and never joins it.
     _observers: dict[str, Consumer] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._lane = Lane("groups")
-        self._admin = AdminClient(dict(self.connection))
 
     async def members(self, topic: str) -> list[Member]:
         """Tell who reads what of a topic."""
@@ -54,7 +50,7 @@ class Groups:
     def _members(self, topic: str) -> list[Member]:
         found = []
         # The package says nothing of the types of what it fills in.
-        groups: list[Any] = self._admin.list_groups(timeout=ANSWER_SECONDS)
+        groups: list[Any] = self.admin.list_groups(timeout=ANSWER_SECONDS)
         for group in groups:
             if group.protocol_type != _CONSUMERS:
                 continue
@@ -66,10 +62,13 @@ class Groups:
         return sorted(found, key=lambda member: (member.group, member.member))
 
     def _committed(self, topic: str, group: str) -> dict[int, int]:
-        numbers = places_of(self._admin.list_topics(topic, timeout=ANSWER_SECONDS), topic)
+        numbers = places_of(self.admin.list_topics(topic, timeout=ANSWER_SECONDS), topic)
         observer = self._observer(group)
         asked = [TopicPartition(topic, number) for number in numbers]
         places = observer.committed(asked, timeout=ANSWER_SECONDS)
+        for place in places:
+            if place.error is not None:
+                raise KafkaException(place.error)
         return {place.partition: place.offset for place in places if place.offset >= 0}
 
     def _observer(self, group: str) -> Consumer:

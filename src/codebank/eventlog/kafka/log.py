@@ -34,7 +34,7 @@ class KafkaLog:
         self._looker = Looker(self._connection)
         self._admin = AdminClient(dict(self._connection))
         self._lane = Lane("admin")
-        self._groups = Groups(self._connection)
+        self._groups = Groups(self._connection, self._admin)
 
     async def open_writer(self, topic: str) -> KafkaWriter:
         writer = KafkaWriter(self._connection, topic, self._looker)
