@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -109,7 +112,29 @@ class System:
             yield browser
 
 
+CODEBANK = [sys.executable, "-m", "codebank"]
 PORTS = ("bank_port", "checkout_port", "statement_port", "audit_port", *(role.health_port for role in ROLES.values()))
+
+
+def own_environment(state: Path, **settings: object) -> dict[str, str]:
+    """Make an environment for `codebank`: a state folder and ports of its own, and no setting from outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CODEBANK_")}
+    own = {**{name: free_port() for name in PORTS}, "state": state, **settings}
+    return inherited | {f"CODEBANK_{name.upper()}": str(value) for name, value in own.items()}
+
+
+def children(state: Path, role: str) -> list[int]:
+    """Find the processes of a role that an `up` with this state folder runs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            mine = str(state).encode() in (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if words[3:5] == [b"run", role.encode()] and mine:
+            found.append(int(path.name))
+    return found
 
 
 def system_settings(databases: Databases, **changes: Any) -> Settings:

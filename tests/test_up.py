@@ -16,9 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import PORTS, free_port
-
-CODEBANK = [sys.executable, "-m", "codebank"]
+from tests.system import CODEBANK, children, own_environment
 
 
 @dataclass
@@ -48,24 +46,13 @@ class Machine:
         )
 
     def children(self, role: str) -> list[int]:
-        """Find the processes of a role that belong to this machine."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (path / "cmdline").read_bytes().split(b"\0")
-                mine = str(self.state).encode() in (path / "environ").read_bytes()
-            except OSError:
-                continue
-            if words[3:5] == [b"run", role.encode()] and mine:
-                found.append(int(path.name))
-        return found
+        """Find the processes of a role."""
+        return children(self.state, role)
 
 
 @pytest.fixture
 def machine(folder: Path) -> Iterator[Machine]:
-    ports = {f"CODEBANK_{name.upper()}": str(free_port()) for name in PORTS}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CODEBANK_")}
-    made = Machine(folder / "state", {**inherited, **ports, "CODEBANK_STATE": str(folder / "state")})
+    made = Machine(folder / "state", own_environment(folder / "state"))
     yield made
     for process in made.started:
         if process.poll() is None:

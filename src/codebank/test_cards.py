@@ -64,6 +64,16 @@ class TestCard:
     forced: DeclineCode | None = None
     behaviour: Behaviour = Behaviour.PLAIN
 
+    @property
+    def body(self) -> dict[str, str | int]:
+        """The card as the shop's REST takes it."""
+        return {
+            "number": self.number,
+            "expiry_month": self.expiry_month,
+            "expiry_year": self.expiry_year,
+            "cvv": self.cvv,
+        }
+
 
 def _number(tail: int) -> str:
     return with_check_digit(f"4000001000{tail:05d}")

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,9 +20,8 @@ import httpx
 from codebank.settings import Settings
 from codebank.test_cards import TEST_CARDS
 from tests.kafka.machine import Machine, until
-from tests.system import PORTS, free_port
+from tests.system import CODEBANK, children, free_port, own_environment
 
-CODEBANK = [sys.executable, "-m", "codebank"]
 #: Cards whose outcome comes at once.
 CARDS = [card for card in TEST_CARDS if card.outcome in ("approved", "limit_exceeded", "wrong_cvv", "card_blocked")]
 
@@ -66,16 +64,7 @@ class System:
 
     def children(self, role: str) -> list[int]:
         """Find the processes of a role."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (path / "cmdline").read_bytes().split(b"\0")
-                mine = str(self.state).encode() in (path / "environ").read_bytes()
-            except OSError:
-                continue
-            if words[3:5] == [b"run", role.encode()] and mine:
-                found.append(int(path.name))
-        return found
+        return children(self.state, role)
 
     def kill(self, role: str) -> None:
         """End a role without letting it finish anything, and wait until it is started again."""
@@ -146,13 +135,7 @@ class Buyers:
         while not self._stop.is_set():
             number += 1
             card = random.choice(CARDS)
-            body = {
-                "items": [{"product": "cafe-especial", "quantity": 1}],
-                "card": {
-                    "number": card.number, "expiry_month": card.expiry_month, "expiry_year": card.expiry_year,
-                    "cvv": card.cvv,
-                },
-            }  # fmt: skip
+            body = {"items": [{"product": "cafe-especial", "quantity": 1}], "card": card.body}
             try:
                 answer = await client.post("/api/orders", json=body, headers={"idempotency-key": f"{name}-{number}"})
                 if answer.status_code >= 400:
@@ -196,11 +179,7 @@ class Onlookers:
 
 def make_system(folder: Path, machine: Machine) -> System:
     """Make a system with ports of its own on the servers given."""
-    ports = {f"CODEBANK_{name.upper()}": str(free_port()) for name in PORTS}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CODEBANK_")}
-    servers = {f"CODEBANK_{name.upper()}": address for name, address in machine.addresses.items()}
-    environment = {**inherited, **ports, **servers, "CODEBANK_STATE": str(folder / "state")}
-    return System(folder / "state", machine, environment)
+    return System(folder / "state", machine, own_environment(folder / "state", **machine.addresses))
 
 
 def extra_projector(system: System) -> subprocess.Popen[bytes]:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from codebank.services import ROLES
 from codebank.settings import Settings
 from tests.kafka.machine import until
 from tests.observability.files import FOLDER, RULES, Json, read
-from tests.system import PORTS, free_port
+from tests.system import CODEBANK, PORTS, children, free_port, own_environment
 
 WATCHERS = ("prometheus", "alertmanager", "node_exporter")
 #: Alerts that wait for minutes in the rules wait for this long here.
@@ -67,13 +66,10 @@ class Watched:
 
     def start(self) -> None:
         """Start everything, and wait until it can be used."""
-        own = {f"CODEBANK_{name.upper()}": str(self.ports[name]) for name in PORTS}
         # An unknown outcome is known to be one soon.
-        own |= {"CODEBANK_CALL_BUDGET_SECONDS": "2", "CODEBANK_RESOLVE_AFTER_SECONDS": "1"}
-        own |= {"CODEBANK_CANCEL_AFTER_SECONDS": "3"}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CODEBANK_")}
-        environment = {**inherited, **own, "CODEBANK_STATE": str(self.folder / "state")}
-        self._run("up", [sys.executable, "-m", "codebank", "up"], environment)
+        soon = {"call_budget_seconds": 2, "resolve_after_seconds": 1, "cancel_after_seconds": 3}
+        own = {name: self.ports[name] for name in PORTS}
+        self._run("up", [*CODEBANK, "up"], own_environment(self.folder / "state", **own, **soon))
         self._configure()
         at = {name: f"127.0.0.1:{self.ports[name]}" for name in WATCHERS}
         self._run("node_exporter", [self.programs["node_exporter"], f"--web.listen-address={at['node_exporter']}"])
@@ -116,16 +112,8 @@ class Watched:
 
     def signal(self, role: str, number: signal.Signals) -> None:
         """Send a signal to a role's process."""
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (path / "cmdline").read_bytes().split(b"\0")
-                mine = str(self.folder).encode() in (path / "environ").read_bytes()
-            except OSError:
-                continue
-            if words[3:5] == [b"run", role.encode()] and mine:
-                os.kill(int(path.name), number)
-                return
-        raise AssertionError(f"no {role} runs")
+        (process,) = children(self.folder / "state", role)
+        os.kill(process, number)
 
     def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
         """Ask Prometheus as Grafana would; a query that it refuses is an error."""

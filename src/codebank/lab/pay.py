@@ -55,15 +55,7 @@ def buy(settings: Settings, card: TestCard, product: str, quantity: int, tell: C
         stages.append(stage)
         tell(stage)
 
-    body = {
-        "items": [{"product": product, "quantity": quantity}],
-        "card": {
-            "number": card.number,
-            "expiry_month": card.expiry_month,
-            "expiry_year": card.expiry_year,
-            "cvv": card.cvv,
-        },
-    }
+    body = {"items": [{"product": product, "quantity": quantity}], "card": card.body}
     key = str(new_id())
     order = _call(settings.checkout_home(), "POST", "/api/orders", body, {"idempotency-key": key})
     reach("order", f"{order['id']} {order['status']}")
