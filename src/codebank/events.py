@@ -25,6 +25,11 @@ SEARCH_DEAD_LETTERS_TOPIC: Final = "codebank.dead-letters.search"
 STATEMENT_GROUP: Final = "statement"
 
 
+def key_of(account_id: UUID) -> bytes:
+    """Give the key of an account's events: it keeps them in one partition, and in order."""
+    return str(account_id).encode()
+
+
 class PaymentStatus(StrEnum):
     """Where a payment stands."""
 

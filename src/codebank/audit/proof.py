@@ -12,7 +12,7 @@ from codebank.audit.reconcile import Check, Difference, Proof, check_of
 from codebank.audit.searched import read_indexed
 from codebank.audit.store import SIDE_ERRORS, Sides
 from codebank.errors import Code, CodebankError
-from codebank.eventlog.log import PARTITIONS, partition_of
+from codebank.eventlog.log import PARTITIONS, partition_of_account
 from codebank.runtime.database import Connection
 from codebank.settings import Settings
 
@@ -66,7 +66,7 @@ async def _accounts(sides: Sides) -> Mapping[int, Sequence[UUID]]:
     """Give every account that any side knows, per partition of its events."""
     found: dict[int, list[UUID]] = {}
     for account_id in await store.accounts(sides):
-        found.setdefault(partition_of(str(account_id).encode()), []).append(account_id)
+        found.setdefault(partition_of_account(account_id), []).append(account_id)
     return found
 
 

@@ -19,7 +19,7 @@ from codebank.audit.reconcile import Difference, Findings, PaymentFact, compare_
 from codebank.audit.store import Sides
 from codebank.audit.told import Events
 from codebank.civil import SAO_PAULO, local_day
-from codebank.eventlog.log import partition_of
+from codebank.eventlog.log import partition_of_account
 from codebank.events import PAYMENTS_TOPIC
 from codebank.search.connect import CONNECTOR, group_of
 from codebank.search.index import Total, Totals
@@ -77,8 +77,8 @@ async def read_indexed(sides: Sides) -> Indexed | None:
     documents: dict[int, list[PaymentFact]] = {}
     if days:
         async for document in sides.search.states(sorted(days)):
-            partition = partition_of(document["account_id"].encode())
-            documents.setdefault(partition, []).append(_fact(document))
+            fact = _fact(document)
+            documents.setdefault(partition_of_account(fact.account_id), []).append(fact)
     found = Indexed(committed, days, documents)
     found.findings.add(sum(total.count for total in indexed.values()), ())
     return found

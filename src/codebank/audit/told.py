@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from codebank.audit.reconcile import Difference, PaymentFact
-from codebank.eventlog.log import EventLog, partition_of
+from codebank.eventlog.log import EventLog, partition_of_account
 from codebank.eventlog.outbox import headers_of
 from codebank.events import PAYMENTS_TOPIC, Event, PaymentEvent
 from codebank.wire import MalformedEvent, decode_event
@@ -46,7 +46,7 @@ class Events:
             self.differences.append(Difference("repeated", event=event.event_id))
             return
         self.ids.add(event.event_id.int)
-        if partition_of(str(event.account_id).encode()) != self.partition:
+        if partition_of_account(event.account_id) != self.partition:
             self.differences.append(
                 Difference("astray", event=event.event_id, account=event.account_id, partition=self.partition)
             )

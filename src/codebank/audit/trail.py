@@ -11,7 +11,7 @@ from uuid import UUID
 
 from codebank.audit.journey import Told
 from codebank.eventlog.log import EventLog, Record, partition_of
-from codebank.events import PAYMENTS_TOPIC, PaymentEvent
+from codebank.events import PAYMENTS_TOPIC, PaymentEvent, key_of
 from codebank.runtime.tracing import trace_id_of
 from codebank.wire import TRACE_HEADER, MalformedEvent, decode_event
 
@@ -36,7 +36,7 @@ class Trail:
         self._found.move_to_end(payment_id)
         while len(self._found) > _REMEMBERED_MAX:
             self._found.popitem(last=False)
-        key = str(account_id).encode()
+        key = key_of(account_id)
         partition = partition_of(key)
         for moment in moments:
             if any(one.occurred_at == moment for one in told.values()):

@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
+from uuid import UUID
 
+from codebank.events import key_of
 from codebank.runtime.database import CONNECTION_ERRORS
 
 PARTITIONS: Final = 12
@@ -168,3 +170,8 @@ class EventLog(Protocol):
 def partition_of(key: bytes, partitions: int = PARTITIONS) -> int:
     """Choose a key's partition: CRC-32 of the key modulo the count, as librdkafka's `consistent` partitioner does."""
     return zlib.crc32(key) % partitions
+
+
+def partition_of_account(account_id: UUID) -> int:
+    """Tell in which partition an account's events are."""
+    return partition_of(key_of(account_id))

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from codebank.eventlog.log import NewRecord
+from codebank.events import key_of
 from codebank.runtime.database import Connection
 from codebank.wire import TRACE_HEADER, event_headers
 
@@ -48,7 +49,7 @@ async def read_batch(connection: Connection, max_rows: int) -> list[OutboxRow]:
             row["account_id"],
             row["sequence"],
             row["event_id"],
-            NewRecord(str(row["account_id"]).encode(), row["value"], headers_of(row)),
+            NewRecord(key_of(row["account_id"]), row["value"], headers_of(row)),
         )
         for row in rows
     ]

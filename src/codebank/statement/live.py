@@ -17,7 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.eventlog.log import partition_of
+from codebank.eventlog.log import partition_of_account
 from codebank.runtime.database import CONNECTION_ERRORS, listening
 from codebank.runtime.telemetry import Telemetry
 from codebank.statement.store.reading import read_behind
@@ -61,13 +61,13 @@ class Hub:
                     behind = await read_behind(connection, _BEHIND_SECONDS)
                 turned, self._behind = behind.keys() ^ self._behind.keys(), behind
                 for account_id in list(self._pages):
-                    if partition_of(str(account_id).encode()) in turned:
+                    if partition_of_account(account_id) in turned:
                         self._heard(f"{account_id}:")
             await asyncio.sleep(_WATCH_SECONDS)
 
     def behind_since(self, account_id: UUID) -> datetime | None:
         """Tell until when the account's statement is surely whole; None where it is whole now."""
-        return self._behind.get(partition_of(str(account_id).encode()))
+        return self._behind.get(partition_of_account(account_id))
 
     def trace_of(self, account_id: UUID) -> str:
         """Give the trace of what woke an account's pages last; empty where it is not recorded."""

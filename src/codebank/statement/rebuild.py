@@ -12,7 +12,7 @@ from typing import Final
 
 import asyncpg
 
-from codebank.eventlog.log import EventLog, Record, partition_of
+from codebank.eventlog.log import EventLog, Record, partition_of_account
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.database import Connection
 from codebank.statement.projector import apply_records
@@ -49,4 +49,4 @@ async def _rebuild(connection: Connection, log: EventLog, partition: int, end: i
 
 async def _accounts(connection: Connection, partition: int) -> list[object]:
     rows = await connection.fetch("select account_id from account")
-    return [row["account_id"] for row in rows if partition_of(str(row["account_id"]).encode()) == partition]
+    return [row["account_id"] for row in rows if partition_of_account(row["account_id"]) == partition]

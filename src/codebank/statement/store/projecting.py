@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from codebank.eventlog.log import Record
-from codebank.events import Event
+from codebank.events import Event, key_of
 from codebank.runtime.database import Connection
 from codebank.statement.line import Line
 
@@ -46,7 +46,7 @@ async def read_sequences(connection: Connection, account_ids: Collection[UUID]) 
 
 async def read_excused(connection: Connection, account_ids: Collection[UUID]) -> set[UUID]:
     """Tell which accounts have unreadable records on file."""
-    keys = [str(account_id).encode() for account_id in account_ids]
+    keys = [key_of(account_id) for account_id in account_ids]
     rows = await connection.fetch("select distinct key from dead_letter where key = any($1)", keys)
     return {UUID(row["key"].decode()) for row in rows}
 
