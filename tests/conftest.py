@@ -18,9 +18,9 @@ import pytest
 from codebank.bank.app import running_bank
 from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault
+from codebank.machine.postgres import EmbeddedPostgres
 from codebank.runtime.database import connect
 from codebank.runtime.migrate import migrate
-from codebank.runtime.postgres import EmbeddedPostgres
 from codebank.runtime.provision import prepare_databases
 from codebank.runtime.telemetry import Telemetry
 from codebank.settings import DATABASES, READER_ROLE, Settings

@@ -18,10 +18,10 @@ from codebank.audit.proof import prove_once
 from codebank.audit.reconcile import Proof
 from codebank.eventlog.local import LocalLog
 from codebank.eventlog.relay import Relay
+from codebank.roles import ROLES, seed_all
 from codebank.runtime.database import open_pool
 from codebank.runtime.opening import open_tracer
 from codebank.runtime.telemetry import Telemetry
-from codebank.services import ROLES, seed_all
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD
 from tests.conftest import Databases, settings_for

@@ -28,8 +28,8 @@ MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if "v1" not in path.rel
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc"}
 #: Where seconds, sizes and shares are numbers with a fraction, and no amount ever passes.
 FLOAT_MAY_STAND = {
-    "runtime/database.py", "runtime/telemetry.py", "runtime/supervisor.py", "runtime/postgres.py", "runtime/orphans.py",
-    "runtime/ports.py", "eventlog/log.py", "eventlog/local.py", "eventlog/group.py", "eventlog/relay.py",
+    "runtime/database.py", "runtime/telemetry.py", "machine/supervisor.py", "machine/postgres.py", "machine/orphans.py",
+    "machine/ports.py", "eventlog/log.py", "eventlog/local.py", "eventlog/group.py", "eventlog/relay.py",
     "bank/batch.py", "bank/api.py", "checkout/bank.py", "runtime/rpc.py", "statement/projector.py",
     "lab/flow.py", "eventlog/kafka/client.py", "eventlog/kafka/looker.py", "eventlog/kafka/reader.py",
     "runtime/metrics.py", "runtime/tls.py", "runtime/opening.py", "runtime/otlp.py",
@@ -207,7 +207,7 @@ def test_every_decided_trap_has_its_named_test() -> None:
         ("codebank.cli", ("grpc", "asyncpg", "rich", "starlette")),
         # These run beside a role, within its memory.
         (
-            "codebank.running, codebank.audit.proof, codebank.lab.letters",
+            "codebank.machine.attach, codebank.audit.proof, codebank.lab.letters",
             ("grpc", "starlette", "uvicorn", "cryptography"),
         ),
     ],

@@ -243,7 +243,7 @@ async def test_a_collector_that_is_away_harms_nobody(databases: Databases) -> No
 
 def test_without_an_address_opentelemetry_is_not_even_loaded() -> None:
     code = (
-        "import sys\nfrom codebank.runtime.opening import open_tracer\nimport codebank.services\n"
+        "import sys\nfrom codebank.runtime.opening import open_tracer\nimport codebank.roles\n"
         "tracer = open_tracer('bank', '', '1', 'x')\n"
         "with tracer.span('a', None) as span:\n    assert span.traceparent == ''\n"
         "print(any(name.startswith('opentelemetry') for name in sys.modules))"

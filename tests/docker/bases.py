@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from codebank.servers.java import KAFKA_JAVA, fetch, find_java
+from codebank.machine.servers.java import KAFKA_JAVA, fetch, find_java
 from tests.docker.engine import CACHE, ROOT, Engine, run, say
 
 STANDINS = Path(__file__).parent / "standin"

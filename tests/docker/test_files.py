@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from codebank.services import ROLES
+from codebank.roles import ROLES
 from codebank.settings import PREFIX, Settings
 from tests.docker.engine import ROOT
 from tests.docker.system import readme_commands, size_of

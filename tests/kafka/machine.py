@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.runtime.supervisor import Child
-from codebank.servers.app import Servers
+from codebank.machine.servers.app import Servers
+from codebank.machine.supervisor import Child
 from codebank.settings import Settings
 from tests.system import free_ports
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.servers.java import KAFKA_JAVA, fetch, find_java, java_environment
+from codebank.machine.servers.java import KAFKA_JAVA, fetch, find_java, java_environment
 from tests.kubernetes.conftest import MODE, refuse
 from tests.kubernetes.rendered import ROOT, manifests
 from tests.kubernetes.tools import CACHE, say

@@ -55,7 +55,7 @@ def apply(as_json: bool) -> None:
 @answering
 def migrate() -> None:
     """Bring every database up to date. Safe to repeat."""
-    from codebank.services import migrate_all
+    from codebank.roles import migrate_all
 
     data(asyncio.run(migrate_all(running_settings())))
 
@@ -64,7 +64,7 @@ def migrate() -> None:
 @answering
 def seed() -> None:
     """Put the demo's data into every database. Safe to repeat."""
-    from codebank.services import seed_all
+    from codebank.roles import seed_all
 
     asyncio.run(seed_all(running_settings()))
 

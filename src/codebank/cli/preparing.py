@@ -37,7 +37,7 @@ def certs(folder: Path, names: tuple[str, ...], authority: Path | None, owner: i
 @answering
 def secrets(folder: Path, owner: int | None) -> None:
     """Make the secrets of an installation, a file each; what is there stays. Safe to repeat."""
-    from codebank.runtime.keys import make_secrets
+    from codebank.machine.keys import make_secrets
 
     for name, did in make_secrets(folder, owner).items():
         talk(f"{name}: {did}")

@@ -27,7 +27,7 @@ from codebank.settings import Settings
 @answering
 def up(fresh: bool, log_kind: str | None) -> None:
     """Run everything on this machine; nothing to install. Ctrl-C stops in order."""
-    from codebank.up import choose_log, run_up
+    from codebank.machine.up import choose_log, run_up
 
     settings = choose_log(Settings.load(os.environ), log_kind)
     asyncio.run(run_up(settings, os.environ, fresh=fresh, say=talk, show=_show_addresses))
@@ -37,14 +37,14 @@ def up(fresh: bool, log_kind: str | None) -> None:
 @answering
 def servers() -> None:
     """Run real Kafka, Kafka Connect and Elasticsearch on this machine; needs Java and Maven. Ctrl-C stops them."""
-    from codebank.servers.app import run_servers
+    from codebank.machine.servers.app import run_servers
 
     asyncio.run(run_servers(Settings.load(os.environ), talk))
 
 
 def _show_addresses(settings: Settings) -> None:
+    from codebank.machine.up import addresses
     from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
-    from codebank.up import addresses
 
     lines = ["", "Codebank is running:"]
     lines += [f"  {name:<13} {address}" for name, address in addresses(settings).items()]
@@ -63,11 +63,11 @@ def _show_addresses(settings: Settings) -> None:
 @answering
 def run(role: str) -> None:
     """Run one role; settings from the environment."""
+    from codebank.roles import ROLES
     from codebank.runtime.opening import open_tracer
     from codebank.runtime.process import run_role
     from codebank.runtime.telemetry import Telemetry
     from codebank.runtime.tls import watch_certificates
-    from codebank.services import ROLES
 
     if role not in ROLES:
         raise CodebankError(Code.INVALID, f"no role {role!r}", hint=f"roles are {', '.join(ROLES)}")

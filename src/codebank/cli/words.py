@@ -40,7 +40,7 @@ def data(document: Any) -> None:
 
 def running_settings() -> Settings:
     """Give the settings of the system that runs on this machine, or of the environment."""
-    from codebank.running import load_running
+    from codebank.machine.attach import load_running
 
     return load_running(os.environ)
 

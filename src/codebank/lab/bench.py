@@ -32,11 +32,11 @@ from codebank.bank.vault import Vault
 from codebank.card import with_check_digit
 from codebank.errors import Code, CodebankError
 from codebank.lab.load import BATCH, Target, Turn, run_turn
+from codebank.machine.postgres import EmbeddedPostgres
 from codebank.money import Money
 from codebank.runtime.database import connect
 from codebank.runtime.health import is_ready
 from codebank.runtime.migrate import migrate
-from codebank.runtime.postgres import EmbeddedPostgres
 from codebank.runtime.provision import prepare_databases
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.wire import new_id, utc_now

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codebank.runtime.statelock import StateLock, StateLocked
+from codebank.machine.state_lock import StateLock, StateLocked
 
 ADDRESSES = {"shop": "http://localhost:8000", "statement": "http://localhost:8010"}
 
@@ -46,7 +46,7 @@ def test_a_lock_given_back_is_free_again(folder: Path) -> None:
 def test_a_lock_goes_with_a_killed_process_though_what_it_wrote_stays(folder: Path) -> None:
     program = (
         "import pathlib, sys, time\n"
-        "from codebank.runtime.statelock import StateLock\n"
+        "from codebank.machine.state_lock import StateLock\n"
         "lock = StateLock(pathlib.Path(sys.argv[1]))\n"
         "lock.acquire({'shop': 'here'})\n"
         "print('locked', flush=True)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.unprivileged import is_root, looking_as_server_user
+from codebank.machine.unprivileged import is_root, looking_as_server_user
 
 #: How to ask, and for how long, before asking louder: finish; drop everything; be gone.
 _STEPS: Final = ((signal.SIGINT, 30), (signal.SIGQUIT, 10), (signal.SIGKILL, 10))

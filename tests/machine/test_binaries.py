@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.runtime.binaries import find_tree
-from codebank.runtime.postgres import EmbeddedPostgres
-from codebank.runtime.unprivileged import is_root
+from codebank.machine.binaries import find_tree
+from codebank.machine.postgres import EmbeddedPostgres
+from codebank.machine.unprivileged import is_root
 
 TREES = [find_tree(), *(path.parent.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres"))]
 

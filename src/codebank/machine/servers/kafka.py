@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.supervisor import Child
-from codebank.servers.ready import port_is_open, url_answers
+from codebank.machine.servers.ready import port_is_open, url_answers
+from codebank.machine.supervisor import Child
 
 #: Kept small: a broker here serves one developer. What each really takes is printed by `make kafka`.
 SMALL_JVM: Final = (

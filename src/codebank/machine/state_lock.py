@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.unprivileged import make_folder
+from codebank.machine.unprivileged import make_folder
 
 
 class StateLocked(CodebankError):

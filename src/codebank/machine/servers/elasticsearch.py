@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from codebank.runtime.supervisor import Child
-from codebank.servers.ready import url_answers
+from codebank.machine.servers.ready import url_answers
+from codebank.machine.supervisor import Child
 
 _HEAP: Final = ("-Xmx256m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _NETWORK: Final = "transport-netty4"

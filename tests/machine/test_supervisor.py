@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.runtime.supervisor import Child, Supervisor
+from codebank.machine.supervisor import Child, Supervisor
 
 pytestmark = pytest.mark.anyio
 
@@ -247,7 +247,7 @@ async def test_a_child_sees_only_the_environment_that_it_was_given(folder: Path)
 async def test_children_end_when_their_supervisor_is_killed(folder: Path) -> None:
     program = f"""
 import asyncio, pathlib, sys
-from codebank.runtime.supervisor import Child, Supervisor
+from codebank.machine.supervisor import Child, Supervisor
 folder = pathlib.Path(sys.argv[1])
 async def ready():
     return (folder / "bank.ready").exists()

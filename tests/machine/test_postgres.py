@@ -20,10 +20,10 @@ import asyncpg
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.runtime.orphans import server_processes
-from codebank.runtime.postgres import EmbeddedPostgres
+from codebank.machine.orphans import server_processes
+from codebank.machine.postgres import EmbeddedPostgres
+from codebank.machine.unprivileged import as_server_user, server_uid
 from codebank.runtime.provision import prepare_databases
-from codebank.runtime.unprivileged import as_server_user, server_uid
 from codebank.settings import socket_folder
 
 
@@ -157,7 +157,7 @@ async def test_a_backend_that_outlived_its_server_is_ended_before_a_new_server_w
 )
 def test_root_without_the_right_to_look_into_processes_finds_its_servers(server: EmbeddedPostgres) -> None:
     code = (
-        "import sys; from pathlib import Path; from codebank.runtime.orphans import server_processes;"
+        "import sys; from pathlib import Path; from codebank.machine.orphans import server_processes;"
         "print(server_processes(Path(sys.argv[1])))"
     )
     # As root is in a container.
@@ -185,7 +185,7 @@ def test_a_server_stops_when_the_process_that_started_it_is_killed(server: Embed
     server.stop()
     program = (
         "import pathlib, sys, time\n"
-        "from codebank.runtime.postgres import EmbeddedPostgres\n"
+        "from codebank.machine.postgres import EmbeddedPostgres\n"
         "EmbeddedPostgres(pathlib.Path(sys.argv[1])).start()\n"
         "print('ready', flush=True)\n"
         "time.sleep(60)\n"

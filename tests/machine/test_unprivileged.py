@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.runtime.postgres import EmbeddedPostgres
-from codebank.runtime.unprivileged import is_root, make_folder
+from codebank.machine.postgres import EmbeddedPostgres
+from codebank.machine.unprivileged import is_root, make_folder
 
 
 def mode(place: Path) -> int:

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from codebank.errors import Code, CodebankError
-from codebank.running import RUNNING_FILE
+from codebank.machine.attach import RUNNING_FILE
+from codebank.machine.keys import KEYS, make_key
+from codebank.machine.ports import PortTaken, check_ports
+from codebank.machine.postgres import EmbeddedPostgres
+from codebank.machine.servers.app import load_servers
+from codebank.machine.state_lock import StateLock
+from codebank.machine.supervisor import Child, Supervisor
+from codebank.machine.unprivileged import make_folder
+from codebank.roles import ROLES, all_ports, migrate_all, seed_all
 from codebank.runtime.files import write_atomically
 from codebank.runtime.health import is_ready
-from codebank.runtime.keys import KEYS, make_key
-from codebank.runtime.ports import PortTaken, check_ports
-from codebank.runtime.postgres import EmbeddedPostgres
 from codebank.runtime.provision import prepare_databases
-from codebank.runtime.statelock import StateLock
-from codebank.runtime.supervisor import Child, Supervisor
-from codebank.runtime.unprivileged import make_folder
 from codebank.search.connect import apply_connectors, remove_search
-from codebank.servers.app import load_servers
-from codebank.services import ROLES, all_ports, migrate_all, seed_all
 from codebank.settings import DATABASES, PREFIX, READER_ROLE, Settings
 
 #: Kept in the state folder: what a new machine makes once, and must never lose.

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.ports import check_ports
-from codebank.runtime.statelock import StateLock
-from codebank.runtime.supervisor import Child, Supervisor
-from codebank.runtime.unprivileged import make_folder
-from codebank.servers.elasticsearch import SearchNode
-from codebank.servers.java import ELASTICSEARCH_JAVA, KAFKA_JAVA, Say, fetch, find_java, maven
-from codebank.servers.kafka import KafkaCluster
+from codebank.machine.ports import check_ports
+from codebank.machine.servers.elasticsearch import SearchNode
+from codebank.machine.servers.java import ELASTICSEARCH_JAVA, KAFKA_JAVA, Say, fetch, find_java, maven
+from codebank.machine.servers.kafka import KafkaCluster
+from codebank.machine.state_lock import StateLock
+from codebank.machine.supervisor import Child, Supervisor
+from codebank.machine.unprivileged import make_folder
 from codebank.settings import PREFIX, Settings
 
 #: Kept beside the state: where the servers of this machine are found while they run.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.children import die_with_parent
+from codebank.machine.children import die_with_parent
 
 _BACK_OFF_FIRST_SECONDS: Final = 0.2
 _BACK_OFF_MAX_SECONDS: Final = 5.0

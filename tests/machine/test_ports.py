@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.runtime.ports import PortTaken, check_ports
+from codebank.machine.ports import PortTaken, check_ports
 
 
 @contextlib.contextmanager
