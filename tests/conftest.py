@@ -19,10 +19,10 @@ from codebank.bank.app import running_bank
 from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault
 from codebank.machine.postgres import EmbeddedPostgres
-from codebank.runtime.database import connect
-from codebank.runtime.migrate import migrate
-from codebank.runtime.provision import prepare_databases
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.migrate import migrate
+from codebank.runtime.postgres.pool import connect
+from codebank.runtime.postgres.provision import prepare_databases
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import DATABASES, READER_ROLE, Settings
 
 TEST_VAULT_KEY = "5a" * 32

@@ -19,9 +19,9 @@ from codebank.audit.reconcile import Proof
 from codebank.eventlog.local import LocalLog
 from codebank.eventlog.relay import Relay
 from codebank.roles import ROLES, seed_all
-from codebank.runtime.database import open_pool
-from codebank.runtime.opening import open_tracer
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import open_pool
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.watch.tracer import open_tracer
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD
 from tests.conftest import Databases, settings_for

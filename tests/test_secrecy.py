@@ -8,7 +8,7 @@ import grpc
 import httpx
 import pytest
 
-from codebank.runtime.telemetry import JsonFormatter
+from codebank.runtime.watch.telemetry import JsonFormatter
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
 from tests.checkout.shop import card_body, fill_basket, payment_form

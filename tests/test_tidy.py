@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from codebank.lab.reference import reference_text
-from codebank.runtime.metrics import METRICS
+from codebank.runtime.watch.metrics import METRICS
 from codebank.settings import PREFIX, Settings
 from tests.generate import generate
 from tests.traps import missing
@@ -28,11 +28,12 @@ MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if "v1" not in path.rel
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc"}
 #: Where seconds, sizes and shares are numbers with a fraction, and no amount ever passes.
 FLOAT_MAY_STAND = {
-    "runtime/database.py", "runtime/telemetry.py", "machine/supervisor.py", "machine/postgres.py", "machine/orphans.py",
+    "runtime/postgres/pool.py", "runtime/watch/telemetry.py", "machine/supervisor.py", "machine/postgres.py",
+    "machine/orphans.py",
     "machine/ports.py", "eventlog/log.py", "eventlog/local.py", "eventlog/group.py", "eventlog/relay.py",
-    "bank/batch.py", "bank/api.py", "checkout/bank.py", "runtime/rpc.py", "statement/projector.py",
+    "bank/batch.py", "bank/api.py", "checkout/bank.py", "runtime/grpc/server.py", "statement/projector.py",
     "lab/flow.py", "eventlog/kafka/client.py", "eventlog/kafka/looker.py", "eventlog/kafka/reader.py",
-    "runtime/metrics.py", "runtime/tls.py", "runtime/opening.py", "runtime/otlp.py",
+    "runtime/watch/metrics.py", "runtime/grpc/tls.py", "runtime/watch/tracer.py", "runtime/watch/otlp.py",
 }  # fmt: skip
 
 

@@ -19,9 +19,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from codebank.errors import CodebankError
-from codebank.runtime.opening import open_tracer
-from codebank.runtime.telemetry import JsonFormatter
-from codebank.runtime.tracing import OFF, current, is_sampled, trace_id_of
+from codebank.runtime.watch.telemetry import JsonFormatter
+from codebank.runtime.watch.tracer import open_tracer
+from codebank.runtime.watch.tracing import OFF, current, is_sampled, trace_id_of
 from codebank.test_cards import TEST_CARDS
 from codebank.wire import new_id
 from tests.conftest import Databases
@@ -243,7 +243,7 @@ async def test_a_collector_that_is_away_harms_nobody(databases: Databases) -> No
 
 def test_without_an_address_opentelemetry_is_not_even_loaded() -> None:
     code = (
-        "import sys\nfrom codebank.runtime.opening import open_tracer\nimport codebank.roles\n"
+        "import sys\nfrom codebank.runtime.watch.tracer import open_tracer\nimport codebank.roles\n"
         "tracer = open_tracer('bank', '', '1', 'x')\n"
         "with tracer.span('a', None) as span:\n    assert span.traceparent == ''\n"
         "print(any(name.startswith('opentelemetry') for name in sys.modules))"

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from codebank.machine.keys import make_secrets
-from codebank.runtime.certificates import hosts_of, make_certificates
 from codebank.runtime.files import write_atomically
+from codebank.runtime.grpc.certificates import hosts_of, make_certificates
 from codebank.settings import Settings
 from codebank.wire import utc_now
 

@@ -15,10 +15,10 @@ from codebank.checkout.app import running_shop
 from codebank.checkout.store import seed_products
 from codebank.eventlog.opening import open_log
 from codebank.eventlog.relay import Relay
-from codebank.runtime.database import connect
-from codebank.runtime.migrate import migrate
-from codebank.runtime.serve import serve_app
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.migrate import migrate
+from codebank.runtime.postgres.pool import connect
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.serve import serve_app
 from codebank.settings import DATABASES, Settings
 from codebank.statement.app import run_projector, running_statement
 from codebank.statement.sign_in import password_hasher

@@ -15,7 +15,7 @@ from codebank.audit.journey import Found, Standing, Told, bars_of, journey_of
 from codebank.audit.rates import Rates, count_text, rate_text
 from codebank.audit.reconcile import SENTENCES
 from codebank.errors import CodebankError
-from codebank.runtime.language import load_words
+from codebank.runtime.web.language import load_words
 from codebank.settings import Settings
 from codebank.test_cards import TEST_CARDS
 from tests.audit.test_proof import hurt, shop_around

@@ -141,7 +141,7 @@ async def test_an_event_away_from_the_others_of_its_account_is_named(databases: 
 
 async def hurt(dsn: str, sql: str) -> None:
     """Change something by hand, as no program of ours could."""
-    from codebank.runtime.database import connect
+    from codebank.runtime.postgres.pool import connect
 
     connection = await connect(dsn)
     await connection.execute("set session_replication_role = replica")
@@ -150,7 +150,7 @@ async def hurt(dsn: str, sql: str) -> None:
 
 
 async def test_the_reader_can_change_nothing(databases: Databases) -> None:
-    from codebank.runtime.database import connect
+    from codebank.runtime.postgres.pool import connect
 
     for database in databases.names:
         connection = await connect(databases.dsn(database, "audit"))

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from codebank.bank.store.cards import add_merchant
 from codebank.errors import CodebankError
-from codebank.runtime.database import connect
+from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_ACCOUNT, TEST_CARDS, Behaviour, TestCard
 from codebank.v1 import bank_pb2 as pb

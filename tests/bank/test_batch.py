@@ -15,7 +15,7 @@ from codebank.bank.account import Charge, authorize
 from codebank.bank.batch import Batcher, Result
 from codebank.bank.service import Answer
 from codebank.errors import Code, CodebankError
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
 from tests.bank.test_account import ACCOUNT, CARD, CHARGE
 

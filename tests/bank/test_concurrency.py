@@ -19,8 +19,8 @@ from codebank.bank.seed import seed_bank
 from codebank.bank.service import Authoriser, cancel
 from codebank.bank.store.reading import _LOCATE
 from codebank.bank.vault import Vault
-from codebank.runtime.database import open_pool
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import open_pool
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_MERCHANT
 from codebank.v1 import bank_pb2 as pb

@@ -16,9 +16,9 @@ import pytest
 from codebank.checkout.bank import BankClient
 from codebank.errors import CodebankError
 from codebank.lab.operator import block_card
-from codebank.runtime.certificates import hosts_of, make_certificates
-from codebank.runtime.telemetry import Telemetry
-from codebank.runtime.tls import Identity, Options, open_channel
+from codebank.runtime.grpc.certificates import hosts_of, make_certificates
+from codebank.runtime.grpc.tls import Identity, Options, open_channel
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc

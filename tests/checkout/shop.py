@@ -14,8 +14,8 @@ import httpx
 
 from codebank.checkout.app import running_shop
 from codebank.checkout.store import seed_products
-from codebank.runtime.database import connect
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import connect
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from codebank.checkout import store
-from codebank.runtime.database import connect
+from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from tests.checkout.shop import (
     fill_basket,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codebank.checkout.bank import BankClient
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.wire import new_id
 from tests.conftest import TEST_MERCHANT_KEY, BankServer, seed, serving_bank

@@ -9,7 +9,7 @@ import pytest
 
 from codebank.eventlog.local import LocalLog
 from codebank.eventlog.log import partition_of
-from codebank.runtime.database import CONNECTION_ERRORS, open_pool
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS, open_pool
 from tests.conftest import Databases
 from tests.eventlog.conformance import TOPIC, LogConformance, join, leave_all, read_until, record, whole
 

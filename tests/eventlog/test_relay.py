@@ -19,8 +19,8 @@ from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay
 from codebank.events import ACCOUNT_OPENED, PAYMENTS_TOPIC, AccountEvent, AccountState, AccountStatus
 from codebank.money import Money
-from codebank.runtime.database import open_pool
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import open_pool
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
 from tests.conftest import Databases
 

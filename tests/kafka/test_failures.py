@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 
 from codebank.eventlog.log import PARTITIONS
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.peer import Peer
+from codebank.runtime.web.peer import Peer
 from codebank.search.index import INDEX, SearchIndex
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 from tests.kafka.machine import Machine, until

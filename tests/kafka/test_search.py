@@ -26,7 +26,7 @@ from codebank.eventlog.kafka.log import KafkaLog
 from codebank.eventlog.kafka.topics import recreate_topics
 from codebank.eventlog.log import EventLog, NewRecord
 from codebank.events import PAYMENTS_TOPIC, SEARCH_DEAD_LETTERS_TOPIC, Event
-from codebank.runtime.peer import Peer, PeerError
+from codebank.runtime.web.peer import Peer, PeerError
 from codebank.search.connect import CONNECTOR, apply_connectors, read_connectors, remove_search, rewind
 from codebank.search.index import INDEX, SearchIndex
 from codebank.settings import Settings

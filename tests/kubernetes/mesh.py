@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from codebank.runtime.certificates import make_certificates
+from codebank.runtime.grpc.certificates import make_certificates
 from tests.docker.engine import Engine, run
 from tests.kubernetes.node import Node
 from tests.kubernetes.rendered import DEPLOY, deploy_folder

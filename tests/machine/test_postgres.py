@@ -23,7 +23,7 @@ from codebank.errors import CodebankError
 from codebank.machine.orphans import server_processes
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.machine.unprivileged import as_server_user, server_uid
-from codebank.runtime.provision import prepare_databases
+from codebank.runtime.postgres.provision import prepare_databases
 from codebank.settings import socket_folder
 
 

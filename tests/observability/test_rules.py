@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import Counter, Histogram
 
 from codebank.roles import ROLES
-from codebank.runtime.metrics import METRICS
+from codebank.runtime.watch.metrics import METRICS
 from codebank.settings import Settings
 from tests.observability import promql
 from tests.observability.files import FOLDER, RULES, Query, alerts, panel_queries, read, rule_queries, rules, runbooks

@@ -12,7 +12,7 @@ from codebank.checkout.bank import BankClient
 from codebank.eventlog.log import NewRecord
 from codebank.eventlog.opening import open_log
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD
 from tests.checkout.shop import APPROVED, order_body
 from tests.observability.watching import Watched

@@ -16,7 +16,7 @@ from cryptography import x509
 from codebank.cli import main
 from codebank.errors import CodebankError
 from codebank.machine.keys import make_secrets
-from codebank.runtime.certificates import NAMES, expiry_of, hosts_of, make_certificates
+from codebank.runtime.grpc.certificates import NAMES, expiry_of, hosts_of, make_certificates
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.wire import utc_now
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from codebank.runtime.protobuf import broken_field
+from codebank.runtime.grpc.protobuf import broken_field
 from codebank.v1 import bank_pb2 as pb
 
 AUTHORIZE = pb.AuthorizeRequest.DESCRIPTOR

@@ -14,11 +14,11 @@ import pytest
 from prometheus_client import Counter, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from codebank.runtime import telemetry as module
-from codebank.runtime.database import PoolMeter, open_pool
-from codebank.runtime.health import Health, ask_health
-from codebank.runtime.metrics import METRICS, Metric
-from codebank.runtime.telemetry import HealthServer, Telemetry, _answer
+from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.watch import telemetry as module
+from codebank.runtime.watch.health import Health, ask_health
+from codebank.runtime.watch.metrics import METRICS, Metric
+from codebank.runtime.watch.telemetry import HealthServer, Telemetry, _answer
 from codebank.settings import ROLE_NAMES, Settings
 from tests.checkout.shop import open_shop
 from tests.system import free_port
@@ -88,7 +88,7 @@ def test_an_event_loop_that_stands_still_is_not_alive(monkeypatch: pytest.Monkey
     assert _answer(telemetry, "/health/live")[0] == 200
 
     beat = time.monotonic()
-    monkeypatch.setattr("codebank.runtime.telemetry.time.monotonic", lambda: beat + 60)
+    monkeypatch.setattr("codebank.runtime.watch.telemetry.time.monotonic", lambda: beat + 60)
 
     assert _answer(telemetry, "/health/live")[0] == 503
     assert _answer(telemetry, "/health/ready")[0] == 503

@@ -27,8 +27,8 @@ from codebank.events import (
     PaymentState,
     PaymentStatus,
 )
-from codebank.runtime.database import connect, open_pool
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import connect, open_pool
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.statement.app import running_statement
 from codebank.statement.projector import Projector

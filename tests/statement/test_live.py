@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from codebank.eventlog.log import PARTITIONS, partition_of
-from codebank.runtime.serve import serve_app
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.serve import serve_app
 from codebank.settings import Settings
 from codebank.statement.app import running_statement
 from codebank.statement.live import Hub

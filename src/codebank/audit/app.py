@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 from codebank.audit.store import open_sides
 from codebank.audit.trail import Trail
 from codebank.audit.web import ControlRoom
-from codebank.runtime.pages import Pages, Site
-from codebank.runtime.telemetry import Telemetry
-from codebank.runtime.web import create_app
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.app import create_app
+from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from codebank.audit.readers import LogView, Partition, read_log
 from codebank.audit.store import SIDE_ERRORS, Sides
-from codebank.runtime.health import is_ready
+from codebank.runtime.watch.health import is_ready
 from codebank.search.connect import ConnectorState, read_connectors
 
 Reading = TypeVar("Reading")

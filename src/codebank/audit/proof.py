@@ -13,7 +13,7 @@ from codebank.audit.searched import read_indexed
 from codebank.audit.store import SIDE_ERRORS, Sides
 from codebank.errors import Code, CodebankError
 from codebank.eventlog.log import PARTITIONS, partition_of_account
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.settings import Settings
 
 

@@ -14,9 +14,9 @@ from codebank.bank.entry import Chain, Entry, Kind
 from codebank.eventlog.log import LOG_ERRORS, EventLog
 from codebank.eventlog.opening import open_log
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.database import Connection, PoolMeter, open_pool
-from codebank.runtime.peer import PeerError, PeerUnavailable
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import Connection, PoolMeter, open_pool
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.peer import PeerError, PeerUnavailable
 from codebank.search.index import SearchIndex
 from codebank.settings import READER_ROLE, Settings
 

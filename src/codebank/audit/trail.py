@@ -12,7 +12,7 @@ from uuid import UUID
 from codebank.audit.journey import Told
 from codebank.eventlog.log import EventLog, Record, partition_of
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent, key_of
-from codebank.runtime.tracing import trace_id_of
+from codebank.runtime.watch.tracing import trace_id_of
 from codebank.wire import TRACE_HEADER, MalformedEvent, decode_event
 
 #: Records that are read after a payment's time at most; what came later than that is not found.

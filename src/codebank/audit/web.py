@@ -28,9 +28,9 @@ from codebank.audit.timeline import Timeline
 from codebank.audit.trail import Trail
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.money import Money
-from codebank.runtime.http import Json
-from codebank.runtime.pages import Pages
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.http import Json
+from codebank.runtime.web.pages import Pages
 from codebank.wire import utc_now
 
 log = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from codebank.bank.store.reading import find_merchant
 from codebank.bank.vault import Vault
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.events import CardStatus
-from codebank.runtime.rpc import Context, Malformed, malformed, status_of
-from codebank.runtime.telemetry import Telemetry
-from codebank.runtime.tracing import current, is_sampled
+from codebank.runtime.grpc.server import Context, Malformed, malformed, status_of
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.watch.tracing import current, is_sampled
 from codebank.v1 import bank_pb2 as pb
 
 #: How long a merchant's key is remembered before its row is read again.

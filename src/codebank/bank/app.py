@@ -15,10 +15,10 @@ from codebank.bank.batch import Batcher
 from codebank.bank.rehearsal import Rehearsal
 from codebank.bank.service import Authoriser
 from codebank.bank.vault import Vault
-from codebank.runtime.database import PoolMeter, open_pool
-from codebank.runtime.rpc import build_server
-from codebank.runtime.telemetry import Telemetry, fields
-from codebank.runtime.tls import Identity, server_credentials
+from codebank.runtime.grpc.server import build_server
+from codebank.runtime.grpc.tls import Identity, server_credentials
+from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2
 

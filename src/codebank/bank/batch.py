@@ -18,8 +18,8 @@ import asyncpg
 from codebank.bank.account import Charge
 from codebank.bank.service import Answer
 from codebank.errors import Code, CodebankError
-from codebank.runtime.database import CONNECTION_ERRORS
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.watch.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 

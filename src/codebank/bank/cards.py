@@ -30,7 +30,7 @@ from codebank.events import (
     CardStatus,
 )
 from codebank.money import Money
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.wire import new_id, utc_now
 
 #: Issuer identification number of the cards that this bank makes; no card network has given it to anybody.

@@ -14,7 +14,7 @@ from codebank.bank.store import cards as store
 from codebank.bank.store.reading import lock_accounts
 from codebank.bank.vault import Vault
 from codebank.money import Money
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.test_cards import (
     CLOSED_ACCOUNT,
     DEMO_ACCOUNT,

@@ -20,8 +20,8 @@ from codebank.bank.account import Account, Card, Charge, Merchant, Outcome, auth
 from codebank.bank.store import reading, writing
 from codebank.errors import Code, CodebankError
 from codebank.events import DeclineCode, PaymentState, PaymentStatus
-from codebank.runtime.database import Connection
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import Connection
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
 
 #: Places of cards kept in memory; a place never changes, so only the bound matters.

@@ -16,7 +16,7 @@ from codebank.checkout.order import ITEMS_MAX, PARCELAS_MAX, QUANTITY_MAX, CardI
 from codebank.checkout.service import Item, Shop
 from codebank.checkout.tasks import Tasks
 from codebank.errors import Code, CodebankError, Violation, invalid
-from codebank.runtime.http import Json, is_clean_text, read_json
+from codebank.runtime.web.http import Json, is_clean_text, read_json
 
 PAGE_SIZE_MAX: Final = 50
 _PROCESSING_RETRY_SECONDS: Final = "1"

@@ -14,11 +14,11 @@ from codebank.checkout.resolver import Resolver
 from codebank.checkout.service import Shop
 from codebank.checkout.tasks import Tasks
 from codebank.checkout.web import Web
-from codebank.runtime.database import PoolMeter, open_pool
-from codebank.runtime.pages import Pages, Site
-from codebank.runtime.telemetry import Telemetry
-from codebank.runtime.tls import Identity
-from codebank.runtime.web import create_app
+from codebank.runtime.grpc.tls import Identity
+from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.app import create_app
+from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_MERCHANT_NAME
 

@@ -17,9 +17,9 @@ import grpc
 from codebank.checkout.order import Approved, Cancelled, CardInput, Declined, Order, Outcome, Unknown
 from codebank.errors import CodebankError
 from codebank.money import Money
-from codebank.runtime.telemetry import Telemetry, fields
-from codebank.runtime.tls import Identity, open_channel
-from codebank.runtime.tracing import current
+from codebank.runtime.grpc.tls import Identity, open_channel
+from codebank.runtime.watch.telemetry import Telemetry, fields
+from codebank.runtime.watch.tracing import current
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
 

@@ -11,8 +11,8 @@ from uuid import UUID
 from codebank.checkout import store
 from codebank.checkout.order import Outcome, should_cancel
 from codebank.checkout.service import Shop
-from codebank.runtime.database import CONNECTION_ERRORS
-from codebank.runtime.telemetry import fields
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.watch.telemetry import fields
 from codebank.wire import utc_now
 
 log = logging.getLogger(__name__)

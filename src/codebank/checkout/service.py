@@ -28,8 +28,8 @@ from codebank.checkout.order import (
     total_of,
 )
 from codebank.errors import Code, CodebankError, Violation, invalid
-from codebank.runtime.database import Connection
-from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.postgres.pool import Connection
+from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.wire import new_id, utc_now
 
 log = logging.getLogger(__name__)

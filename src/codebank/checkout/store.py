@@ -13,7 +13,7 @@ import asyncpg
 from codebank.checkout.catalogue import CATALOGUE, Product
 from codebank.checkout.order import Order, OrderLine, OrderStatus
 from codebank.money import Money
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.wire import new_id
 
 _PRODUCT: Final = "slug, price_minor, name_pt, name_en, about_pt, about_en"

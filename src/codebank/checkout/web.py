@@ -19,8 +19,8 @@ from codebank.checkout.service import EmptyBasket, Shop, StaleAttempt, TotalChan
 from codebank.checkout.tasks import Tasks
 from codebank.errors import Code, CodebankError
 from codebank.money import Money
-from codebank.runtime.http import read_form
-from codebank.runtime.pages import Pages
+from codebank.runtime.web.http import read_form
+from codebank.runtime.web.pages import Pages
 from codebank.test_cards import TEST_CARDS
 from codebank.wire import utc_now
 

@@ -23,7 +23,7 @@ from codebank.settings import DATABASES, READER_ROLE, Settings
 @answering
 def certs(folder: Path, names: tuple[str, ...], authority: Path | None, owner: int | None) -> None:
     """Make an authority and a certificate for each role, or renew those that end within 30 days. Safe to repeat."""
-    from codebank.runtime.certificates import hosts_of, make_certificates
+    from codebank.runtime.grpc.certificates import hosts_of, make_certificates
     from codebank.wire import utc_now
 
     told = make_certificates(folder, authority or folder / "authority", hosts_of(names), owner, utc_now())
@@ -47,8 +47,8 @@ def secrets(folder: Path, owner: int | None) -> None:
 @answering
 def databases() -> None:
     """Make the databases and their roles on the server of CODEBANK_POSTGRES. Safe to repeat."""
-    from codebank.runtime.database import CONNECTION_ERRORS
-    from codebank.runtime.provision import prepare_databases
+    from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+    from codebank.runtime.postgres.provision import prepare_databases
 
     settings = Settings.load(os.environ)
     if not settings.postgres:
@@ -67,7 +67,7 @@ def databases() -> None:
 @answering
 def health(role: str | None, live: bool) -> None:
     """Ask a role on this machine whether it is ready; without ROLE, all that run here. Exit 0 only if so."""
-    from codebank.runtime.health import Health, ask_health
+    from codebank.runtime.watch.health import Health, ask_health
     from codebank.settings import ROLE_NAMES
 
     if role is not None and role not in ROLE_NAMES:

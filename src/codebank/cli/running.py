@@ -64,10 +64,10 @@ def _show_addresses(settings: Settings) -> None:
 def run(role: str) -> None:
     """Run one role; settings from the environment."""
     from codebank.roles import ROLES
-    from codebank.runtime.opening import open_tracer
+    from codebank.runtime.grpc.tls import watch_certificates
     from codebank.runtime.process import run_role
-    from codebank.runtime.telemetry import Telemetry
-    from codebank.runtime.tls import watch_certificates
+    from codebank.runtime.watch.telemetry import Telemetry
+    from codebank.runtime.watch.tracer import open_tracer
 
     if role not in ROLES:
         raise CodebankError(Code.INVALID, f"no role {role!r}", hint=f"roles are {', '.join(ROLES)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 
 
 def share_of(member: str, members: Collection[str], partitions: int) -> int:

@@ -24,7 +24,7 @@ from codebank.eventlog.log import (
     Record,
     partition_of,
 )
-from codebank.runtime.database import CONNECTION_ERRORS, listening
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS, listening
 
 #: How long a reader waits at most before it looks by itself, should a wake-up have been lost.
 _POLL_SECONDS: Final = 0.5

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from codebank.events import key_of
-from codebank.runtime.database import CONNECTION_ERRORS
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS
 
 PARTITIONS: Final = 12
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from codebank.eventlog.local import LocalLog
 from codebank.eventlog.log import EventLog
-from codebank.runtime.database import PoolMeter, open_pool
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 
 

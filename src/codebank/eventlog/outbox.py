@@ -11,7 +11,7 @@ import asyncpg
 
 from codebank.eventlog.log import NewRecord
 from codebank.events import key_of
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.wire import TRACE_HEADER, event_headers
 
 #: One relay ships at a time: whoever holds this lock of the bank's database.

@@ -23,9 +23,9 @@ from codebank.eventlog import outbox
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, NewRecord, Record, Writer
 from codebank.eventlog.outbox import OutboxRow
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.database import connect, listening
-from codebank.runtime.telemetry import Telemetry, fields
-from codebank.runtime.tracing import Tracer
+from codebank.runtime.postgres.pool import connect, listening
+from codebank.runtime.watch.telemetry import Telemetry, fields
+from codebank.runtime.watch.tracing import Tracer
 from codebank.wire import TRACE_HEADER
 
 log = logging.getLogger(__name__)

@@ -34,10 +34,10 @@ from codebank.errors import Code, CodebankError
 from codebank.lab.load import BATCH, Target, Turn, run_turn
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.money import Money
-from codebank.runtime.database import connect
-from codebank.runtime.health import is_ready
-from codebank.runtime.migrate import migrate
-from codebank.runtime.provision import prepare_databases
+from codebank.runtime.postgres.migrate import migrate
+from codebank.runtime.postgres.pool import connect
+from codebank.runtime.postgres.provision import prepare_databases
+from codebank.runtime.watch.health import is_ready
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.wire import new_id, utc_now
 

@@ -12,7 +12,7 @@ import grpc
 
 from codebank.bank.app import running_bank
 from codebank.runtime.process import run_role
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
 

@@ -22,8 +22,8 @@ from codebank.eventlog.log import EventLog
 from codebank.eventlog.opening import open_log
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent
 from codebank.lab.operator import issue_card
-from codebank.runtime.database import open_pool
-from codebank.runtime.tls import Identity, open_channel
+from codebank.runtime.grpc.tls import Identity, open_channel
+from codebank.runtime.postgres.pool import open_pool
 from codebank.search.index import SearchIndex
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb

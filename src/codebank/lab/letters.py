@@ -12,8 +12,8 @@ from codebank.errors import Code, CodebankError
 from codebank.eventlog.log import LOG_ERRORS, EventLog
 from codebank.eventlog.opening import open_log
 from codebank.events import SEARCH_DEAD_LETTERS_TOPIC
-from codebank.runtime.database import open_pool
-from codebank.runtime.peer import PeerError, PeerUnavailable
+from codebank.runtime.postgres.pool import open_pool
+from codebank.runtime.web.peer import PeerError, PeerUnavailable
 from codebank.search.connect import rewind
 from codebank.settings import Settings
 from codebank.statement.letters import Letter, Origin, Replay, letter_of, read_letters, replay

@@ -10,8 +10,8 @@ from google.protobuf.json_format import MessageToDict
 
 from codebank.bank.cards import list_cards as read_cards
 from codebank.errors import Code, CodebankError
-from codebank.runtime.database import open_pool
-from codebank.runtime.tls import Identity, open_blocking_channel
+from codebank.runtime.grpc.tls import Identity, open_blocking_channel
+from codebank.runtime.postgres.pool import open_pool
 from codebank.settings import READER_ROLE, Settings
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc

@@ -9,7 +9,7 @@ from codebank.bank.decline import advice_of, response_code_of
 from codebank.card import brand_of
 from codebank.errors import GRPC_STATUS, HTTP_STATUS, Code
 from codebank.events import DEAD_LETTERS_TOPIC, EVENT_TYPES, PAYMENTS_TOPIC, DeclineCode
-from codebank.runtime.metrics import METRICS
+from codebank.runtime.watch.metrics import METRICS
 from codebank.settings import DATABASES, PREFIX, ROLE_NAMES, Settings
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 

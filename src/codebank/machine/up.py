@@ -26,8 +26,8 @@ from codebank.machine.supervisor import Child, Supervisor
 from codebank.machine.unprivileged import make_folder
 from codebank.roles import ROLES, all_ports, migrate_all, seed_all
 from codebank.runtime.files import write_atomically
-from codebank.runtime.health import is_ready
-from codebank.runtime.provision import prepare_databases
+from codebank.runtime.postgres.provision import prepare_databases
+from codebank.runtime.watch.health import is_ready
 from codebank.search.connect import apply_connectors, remove_search
 from codebank.settings import DATABASES, PREFIX, READER_ROLE, Settings
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from codebank.runtime.telemetry import HealthServer, Telemetry, configure_logging, fields
+from codebank.runtime.watch.telemetry import HealthServer, Telemetry, configure_logging, fields
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from codebank.errors import Code, CodebankError
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.peer import Peer, PeerError, PeerUnavailable
+from codebank.runtime.web.peer import Peer, PeerError, PeerUnavailable
 from codebank.search.index import SearchIndex
 from codebank.settings import Settings
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from codebank.civil import SAO_PAULO
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.peer import Peer, PeerError
+from codebank.runtime.web.peer import Peer, PeerError
 from codebank.settings import Settings
 
 #: The index has the topic's name, as every sink chooses it by itself.

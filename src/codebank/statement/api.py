@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.http import Json, read_json
+from codebank.runtime.web.http import Json, read_json
 from codebank.statement.line import Line
 from codebank.statement.query import choose_account, read_query
 from codebank.statement.session import SESSION_COOKIE, client_address, require_cardholder, token_of

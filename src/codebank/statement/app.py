@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 
 from codebank.eventlog.opening import open_log
-from codebank.runtime.database import PoolMeter, open_pool
-from codebank.runtime.pages import Pages, Site
-from codebank.runtime.telemetry import Telemetry
-from codebank.runtime.web import create_app
+from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.app import create_app
+from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
 from codebank.statement.api import Api
 from codebank.statement.live import Hub

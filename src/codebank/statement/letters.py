@@ -15,7 +15,7 @@ import asyncpg
 
 from codebank.eventlog.log import EventLog, NewRecord, Record
 from codebank.events import DEAD_LETTERS_TOPIC, STATEMENT_GROUP, Event
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.statement.line import line_of
 from codebank.statement.store import letters as store
 from codebank.statement.store import projecting

@@ -18,8 +18,8 @@ from uuid import UUID
 import asyncpg
 
 from codebank.eventlog.log import partition_of_account
-from codebank.runtime.database import CONNECTION_ERRORS, listening
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS, listening
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.statement.store.reading import read_behind
 
 #: A projector tells every second that it has read all there is; so long a silence means that it has not.

@@ -20,8 +20,8 @@ import asyncpg
 
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
 from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP, Event
-from codebank.runtime.database import Connection
-from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.postgres.pool import Connection
+from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.statement.letters import ship_letters
 from codebank.statement.line import Line, Step, line_of, step_of
 from codebank.statement.store import letters

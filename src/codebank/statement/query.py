@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from codebank.errors import Code, CodebankError, Violation, invalid
-from codebank.runtime.http import is_clean_text
+from codebank.runtime.web.http import is_clean_text
 from codebank.statement.store.reading import Account, Filter
 
 STATUSES: Final = ("settled", "approved", "declined", "refunded", "all")

@@ -17,7 +17,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.statement.store import people as store
 from codebank.wire import utc_now
 

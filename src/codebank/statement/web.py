@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from codebank.errors import HTTP_STATUS, Code, CodebankError
 from codebank.money import Money
-from codebank.runtime.http import SSE_HEARTBEAT, Json, push, read_form, sse_event
-from codebank.runtime.pages import Pages
+from codebank.runtime.web.http import SSE_HEARTBEAT, Json, push, read_form, sse_event
+from codebank.runtime.web.pages import Pages
 from codebank.statement.export import csv_of
 from codebank.statement.line import by_day, initial_of, tint_of, used_percent
 from codebank.statement.live import Hub

@@ -9,7 +9,7 @@ from uuid import UUID
 from codebank.bank.account import Account, Card
 from codebank.bank.store.rows import ACCOUNT_COLUMNS, CARD_COLUMNS, account_of, card_of
 from codebank.events import AccountStatus, CardStatus
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

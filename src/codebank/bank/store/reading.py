@@ -11,7 +11,7 @@ from uuid import UUID
 from codebank.bank.account import Account, Card, Merchant
 from codebank.bank.store.rows import ACCOUNT_COLUMNS, CARD_COLUMNS, PAYMENT_COLUMNS, account_of, card_of, payment_of
 from codebank.events import PaymentState
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 
 # Rows are locked in the order of their ids, so that two banks never wait for each other in a circle. Locking the
 # card's row too makes PostgreSQL return its latest version, not the one of the statement's snapshot.

@@ -10,7 +10,7 @@ from uuid import UUID
 from codebank.bank.account import Account, Card, Outcome
 from codebank.bank.entry import Entry
 from codebank.events import Event
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.wire import event_value
 
 # One statement for a whole batch: one round trip, one plan.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 
 
 async def read_waiting(connection: Connection, max_rows: int) -> list[asyncpg.Record]:

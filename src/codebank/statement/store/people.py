@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.wire import new_id
 
 

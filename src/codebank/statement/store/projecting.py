@@ -7,7 +7,7 @@ from uuid import UUID
 
 from codebank.eventlog.log import Record
 from codebank.events import Event, key_of
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.statement.line import Line
 
 

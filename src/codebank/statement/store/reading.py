@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.runtime.database import Connection
+from codebank.runtime.postgres.pool import Connection
 from codebank.statement.line import Line, search_form
 
 _LINE: Final = (

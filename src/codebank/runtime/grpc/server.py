@@ -22,8 +22,8 @@ from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-define
 from grpc_reflection.v1alpha import reflection
 
 from codebank.errors import GRPC_STATUS, Code, CodebankError, Violation, invalid
-from codebank.runtime.protobuf import broken_field
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.grpc.protobuf import broken_field
+from codebank.runtime.watch.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 

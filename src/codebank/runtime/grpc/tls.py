@@ -20,8 +20,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.certificates import expiry_of
-from codebank.runtime.telemetry import Telemetry, fields
+from codebank.runtime.grpc.certificates import expiry_of
+from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.settings import Settings
 
 log = logging.getLogger(__name__)

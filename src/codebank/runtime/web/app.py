@@ -19,12 +19,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codebank.errors import HTTP_STATUS, Code, CodebankError
-from codebank.runtime.database import CONNECTION_ERRORS
-from codebank.runtime.http import problem, read_form
-from codebank.runtime.language import LANGUAGES
-from codebank.runtime.pages import STATIC_FOLDER, THEMES, Pages
-from codebank.runtime.telemetry import Telemetry, fields
-from codebank.runtime.tracing import NOTHING, carrying
+from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.watch.telemetry import Telemetry, fields
+from codebank.runtime.watch.tracing import NOTHING, carrying
+from codebank.runtime.web.http import problem, read_form
+from codebank.runtime.web.language import LANGUAGES
+from codebank.runtime.web.pages import STATIC_FOLDER, THEMES, Pages
 
 log = logging.getLogger(__name__)
 

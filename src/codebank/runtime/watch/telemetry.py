@@ -23,8 +23,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from codebank.runtime.metrics import METRICS, Metric
-from codebank.runtime.tracing import OFF, Tracer, current, trace_id_of
+from codebank.runtime.watch.metrics import METRICS, Metric
+from codebank.runtime.watch.tracing import OFF, Tracer, current, trace_id_of
 
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 Metered = Counter | Gauge | Histogram

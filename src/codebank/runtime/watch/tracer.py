@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.tracing import OFF, Tracer
+from codebank.runtime.watch.tracing import OFF, Tracer
 
 
 def read_ratio(text: str) -> float:
@@ -31,7 +31,7 @@ def open_tracer(role: str, otlp: str, ratio_text: str, version: str) -> Tracer:
         raise CodebankError(Code.INVALID, f"CODEBANK_OTLP: {otlp!r} is no address", hint="such as http://jaeger:4318")
     try:
         # Only who sends spans pays for what sends them.
-        from codebank.runtime.otlp import open_recording
+        from codebank.runtime.watch.otlp import open_recording
     except ImportError as error:
         hint = "install codebank[tracing], or leave CODEBANK_OTLP empty"
         raise CodebankError(Code.FAILED_PRECONDITION, "traces need OpenTelemetry's packages", hint=hint) from error

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
-from codebank.runtime.telemetry import Telemetry
+from codebank.runtime.watch.telemetry import Telemetry
 
 Result = TypeVar("Result")
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from codebank.money import format_money, money_parts
-from codebank.runtime.language import (
+from codebank.runtime.web.language import (
     LANGUAGE_TAGS,
     Words,
     choose_language,

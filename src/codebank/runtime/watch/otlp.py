@@ -1,4 +1,4 @@
-"""Spans that are really recorded and sent: OpenTelemetry's SDK behind `codebank.runtime.tracing`."""
+"""Spans that are really recorded and sent: OpenTelemetry's SDK behind `codebank.runtime.watch.tracing`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from codebank.runtime.tracing import NOTHING, TRACEPARENT, Attribute, Span, Tracer, Unrecorded
+from codebank.runtime.watch.tracing import NOTHING, TRACEPARENT, Attribute, Span, Tracer, Unrecorded
 
 _FLUSH_MILLISECONDS: Final = 3000
 _SEND_SECONDS: Final = 5

@@ -1,0 +1,1 @@
+"""gRPC as any role speaks it: servers, channels, certificates."""
