@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from codebank.audit.proof import prove_once
-from codebank.audit.reconcile import Proof
-from codebank.eventlog.local import LocalLog
+from codebank.audit.proof.prove import prove_once
+from codebank.audit.proof.reconcile import Proof
+from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.relay import Relay
 from codebank.roles import ROLES, seed_all
 from codebank.runtime.postgres.pool import open_pool

@@ -30,9 +30,9 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base
 FLOAT_MAY_STAND = {
     "runtime/postgres/pool.py", "runtime/watch/telemetry.py", "machine/supervisor.py", "machine/postgres.py",
     "machine/orphans.py",
-    "machine/ports.py", "eventlog/log.py", "eventlog/local.py", "eventlog/group.py", "eventlog/relay.py",
-    "bank/batch.py", "bank/api.py", "checkout/bank.py", "runtime/grpc/server.py", "statement/projector.py",
-    "lab/flow.py", "eventlog/kafka/client.py", "eventlog/kafka/looker.py", "eventlog/kafka/reader.py",
+    "machine/ports.py", "eventlog/log.py", "eventlog/local/log.py", "eventlog/local/group.py", "eventlog/relay.py",
+    "bank/batch.py", "bank/door/api.py", "checkout/bank.py", "runtime/grpc/server.py", "statement/projector.py",
+    "lab/delay.py", "eventlog/kafka/client.py", "eventlog/kafka/looker.py", "eventlog/kafka/reader.py",
     "runtime/watch/metrics.py", "runtime/grpc/tls.py", "runtime/watch/tracer.py", "runtime/watch/otlp.py",
 }  # fmt: skip
 
@@ -208,7 +208,7 @@ def test_every_decided_trap_has_its_named_test() -> None:
         ("codebank.cli", ("grpc", "asyncpg", "rich", "starlette")),
         # These run beside a role, within its memory.
         (
-            "codebank.machine.attach, codebank.audit.proof, codebank.lab.letters",
+            "codebank.machine.attach, codebank.audit.proof.prove, codebank.operate.dead_letters",
             ("grpc", "starlette", "uvicorn", "cryptography"),
         ),
     ],

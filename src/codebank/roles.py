@@ -13,7 +13,7 @@ from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault
 from codebank.checkout.app import running_shop
 from codebank.checkout.store import seed_products
-from codebank.eventlog.opening import open_log
+from codebank.eventlog.choice import open_log
 from codebank.eventlog.relay import Relay
 from codebank.runtime.postgres.migrate import migrate
 from codebank.runtime.postgres.pool import connect

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from codebank.audit.journey import Found, Standing, Told, bars_of, journey_of
-from codebank.audit.rates import Rates, count_text, rate_text
-from codebank.audit.reconcile import SENTENCES
+from codebank.audit.control.journey import Found, Standing, Told, bars_of, journey_of
+from codebank.audit.control.rates import Rates, count_text, rate_text
+from codebank.audit.proof.reconcile import SENTENCES
 from codebank.errors import CodebankError
 from codebank.runtime.web.language import load_words
 from codebank.settings import Settings

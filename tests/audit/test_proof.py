@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from codebank.audit.reconcile import Proof
+from codebank.audit.proof.reconcile import Proof
 from codebank.test_cards import TEST_CARDS
 from tests.checkout.shop import card_body
 from tests.conftest import Databases

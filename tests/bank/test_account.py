@@ -28,8 +28,8 @@ from codebank.bank.account import (
     refund,
     why_declined,
 )
-from codebank.bank.decline import advice_of, response_code_of
-from codebank.bank.entry import GENESIS_HASH, Entry, Kind, first_broken
+from codebank.bank.door.decline import advice_of, response_code_of
+from codebank.bank.ledger.entry import GENESIS_HASH, Entry, Kind, first_broken
 from codebank.events import AccountStatus, CardStatus, DeclineCode, PaymentState, PaymentStatus
 from codebank.wire import new_id
 

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from codebank.bank.account import Merchant
-from codebank.bank.rehearsal import Rehearsal
-from codebank.bank.requests import ChargeReader
+from codebank.bank.door.behaviour import Rehearsal
+from codebank.bank.door.requests import ChargeReader
 from codebank.bank.seed import seed_bank
 from codebank.bank.service import Authoriser, cancel
 from codebank.bank.store.reading import _LOCATE

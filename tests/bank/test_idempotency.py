@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from codebank.bank.account import Merchant
-from codebank.bank.rehearsal import Rehearsal
-from codebank.bank.requests import ChargeReader
+from codebank.bank.door.behaviour import Rehearsal
+from codebank.bank.door.requests import ChargeReader
 from codebank.bank.vault import Vault
 from codebank.settings import Settings
 from codebank.test_cards import DEMO_MERCHANT

@@ -15,7 +15,7 @@ import pytest
 
 from codebank.checkout.bank import BankClient
 from codebank.errors import CodebankError
-from codebank.lab.operator import block_card
+from codebank.operate.cards import block_card
 from codebank.runtime.grpc.certificates import hosts_of, make_certificates
 from codebank.runtime.grpc.tls import Identity, Options, open_channel
 from codebank.runtime.watch.telemetry import Telemetry

@@ -13,7 +13,7 @@ import pytest
 
 from codebank.bank.cards import open_account
 from codebank.bank.store.writing import add_event
-from codebank.eventlog.local import LocalLog, LocalWriter
+from codebank.eventlog.local.log import LocalLog, LocalWriter
 from codebank.eventlog.log import NewRecord, Record, partition_of
 from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay

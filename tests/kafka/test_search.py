@@ -30,7 +30,7 @@ from codebank.runtime.web.peer import Peer, PeerError
 from codebank.search.connect import CONNECTOR, apply_connectors, read_connectors, remove_search, rewind
 from codebank.search.index import INDEX, SearchIndex
 from codebank.settings import Settings
-from codebank.statement.letters import Letter, letter_of
+from codebank.statement.dead_letters import Letter, letter_of
 from tests.kafka.certificates import make_certificates
 from tests.kafka.machine import Machine
 from tests.search.kibana import fields_read, panel_queries

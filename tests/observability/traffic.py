@@ -9,8 +9,8 @@ from uuid import UUID
 import httpx
 
 from codebank.checkout.bank import BankClient
+from codebank.eventlog.choice import open_log
 from codebank.eventlog.log import NewRecord
-from codebank.eventlog.opening import open_log
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD

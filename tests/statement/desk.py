@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 
-from codebank.eventlog.local import LocalLog
+from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.log import NewRecord
 from codebank.events import (
     ACCOUNT_OPENED,

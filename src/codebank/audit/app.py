@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
 
+from codebank.audit.control.event_finder import Trail
+from codebank.audit.control.web import ControlRoom
 from codebank.audit.store import open_sides
-from codebank.audit.trail import Trail
-from codebank.audit.web import ControlRoom
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.app import create_app
 from codebank.runtime.web.pages import Pages, Site

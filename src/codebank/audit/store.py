@@ -10,9 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.bank.entry import Chain, Entry, Kind
+from codebank.bank.ledger.entry import Chain, Entry, Kind
+from codebank.eventlog.choice import open_log
 from codebank.eventlog.log import LOG_ERRORS, EventLog
-from codebank.eventlog.opening import open_log
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import Connection, PoolMeter, open_pool
 from codebank.runtime.watch.telemetry import Telemetry

@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from codebank.bank.entry import Entry, charge_entry, refund_entry
+from codebank.bank.ledger.entry import Entry, charge_entry, refund_entry
 from codebank.card import is_expired
 from codebank.events import (
     PAYMENT_EVENT_TYPES,

@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 
-from codebank.bank.api import Bank
 from codebank.bank.batch import Batcher
-from codebank.bank.rehearsal import Rehearsal
+from codebank.bank.door.api import Bank
+from codebank.bank.door.behaviour import Rehearsal
 from codebank.bank.service import Authoriser
 from codebank.bank.vault import Vault
 from codebank.runtime.grpc.server import build_server

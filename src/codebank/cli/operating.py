@@ -76,7 +76,7 @@ def seed() -> None:
 def rewind_connector(partition: int | None, offset: int) -> None:
     """Let the connector read the log again. What the index has already, or newer, is not changed by that."""
     from codebank.eventlog.log import PARTITIONS
-    from codebank.lab.letters import rewind_search
+    from codebank.operate.dead_letters import rewind_search
 
     partitions = range(PARTITIONS) if partition is None else [partition]
     asyncio.run(rewind_search(running_settings(), dict.fromkeys(partitions, offset)))
@@ -93,7 +93,7 @@ def dead_letter() -> None:
 @answering
 def list_letters(as_json: bool) -> None:
     """List the records put aside, the newest first: by the statement, and by Kafka Connect."""
-    from codebank.lab.letters import listed_letters
+    from codebank.operate.dead_letters import listed_letters
 
     letters = asyncio.run(listed_letters(running_settings()))
     if as_json:
@@ -111,7 +111,7 @@ def list_letters(as_json: bool) -> None:
 @answering
 def replay(origin: tuple[str, ...], whole: bool) -> None:
     """Read records again that were put aside, by their ORIGIN (topic/partition/offset); exit 0 only if all apply."""
-    from codebank.lab.letters import replay_letters
+    from codebank.operate.dead_letters import replay_letters
 
     if bool(origin) == whole:
         raise CodebankError(Code.INVALID, "name the records by their origin, or say --all")
@@ -130,7 +130,7 @@ def statement_group() -> None:
 @answering
 def rebuild_statement() -> None:
     """Make the statement anew from the log, partition by partition, while everything runs."""
-    from codebank.lab.letters import rebuild_statement as rebuilt
+    from codebank.operate.dead_letters import rebuild_statement as rebuilt
 
     def tell(partition: int, partitions: int, records: int) -> None:
         talk(f"partition {partition + 1} of {partitions}: {records} records")
@@ -150,7 +150,7 @@ def card() -> None:
 @answering
 def issue(account: str, holder: str, limit_minor: int) -> None:
     """Issue a card; its number and CVV are printed this once."""
-    from codebank.lab.operator import issue_card
+    from codebank.operate.cards import issue_card
 
     data(issue_card(running_settings(), account, holder, limit_minor))
 
@@ -159,7 +159,7 @@ def issue(account: str, holder: str, limit_minor: int) -> None:
 @answering
 def list_cards() -> None:
     """List the newest cards, masked."""
-    from codebank.lab.operator import list_cards as listed
+    from codebank.operate.cards import list_cards as listed
 
     data(asyncio.run(listed(running_settings())))
 
@@ -170,7 +170,7 @@ def list_cards() -> None:
 @answering
 def block(card_id: str, reason: str) -> None:
     """Refuse every further charge of a card."""
-    from codebank.lab.operator import block_card
+    from codebank.operate.cards import block_card
 
     data(block_card(running_settings(), card_id, reason))
 
@@ -180,6 +180,6 @@ def block(card_id: str, reason: str) -> None:
 @answering
 def unblock(card_id: str) -> None:
     """Let a blocked card pay again."""
-    from codebank.lab.operator import unblock_card
+    from codebank.operate.cards import unblock_card
 
     data(unblock_card(running_settings(), card_id))

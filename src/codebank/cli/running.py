@@ -116,8 +116,8 @@ def pay(number: str, product: str, quantity: int, as_json: bool) -> None:
 @answering
 def proof(as_json: bool) -> None:
     """Compare orders, ledger, log, statement and search index; exit 0 only if all agree."""
-    from codebank.audit.proof import prove_once
-    from codebank.audit.web import proof_document
+    from codebank.audit.control.web import proof_document
+    from codebank.audit.proof.prove import prove_once
 
     found = asyncio.run(prove_once(running_settings()))
     if as_json:
@@ -180,7 +180,7 @@ def metrics(as_json: bool, rounds: int, seconds: int, in_flight: int) -> None:
 @answering
 def flow(as_json: bool, rate: int, seconds: int) -> None:
     """Measure, on the system that runs, how soon after the decision a payment is on the log, statement and index."""
-    from codebank.lab.flow import bench_flow, table_of
+    from codebank.lab.delay import bench_flow, table_of
 
     result = asyncio.run(bench_flow(running_settings(), rate, seconds, talk))
     if as_json:

@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-from codebank.audit.proof import prove_once
+from codebank.audit.proof.prove import prove_once
 from codebank.bank.cards import open_account, put_card
 from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault

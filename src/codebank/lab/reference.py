@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 
-from codebank.bank.decline import advice_of, response_code_of
+from codebank.bank.door.decline import advice_of, response_code_of
 from codebank.card import brand_of
 from codebank.errors import GRPC_STATUS, HTTP_STATUS, Code
 from codebank.events import DEAD_LETTERS_TOPIC, EVENT_TYPES, PAYMENTS_TOPIC, DeclineCode

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 
-from codebank.eventlog.opening import open_log
+from codebank.eventlog.choice import open_log
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.app import create_app

@@ -22,9 +22,9 @@ from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
 from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP, Event
 from codebank.runtime.postgres.pool import Connection
 from codebank.runtime.watch.telemetry import Telemetry, fields
-from codebank.statement.letters import ship_letters
+from codebank.statement.dead_letters import ship_letters
 from codebank.statement.line import Line, Step, line_of, step_of
-from codebank.statement.store import letters
+from codebank.statement.store import dead_letters as letters
 from codebank.statement.store import projecting as store
 from codebank.wire import TRACE_HEADER, MalformedEvent, decode_event, utc_now
 

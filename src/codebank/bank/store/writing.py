@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from codebank.bank.account import Account, Card, Outcome
-from codebank.bank.entry import Entry
+from codebank.bank.ledger.entry import Entry
 from codebank.events import Event
 from codebank.runtime.postgres.pool import Connection
 from codebank.wire import event_value

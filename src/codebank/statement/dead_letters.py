@@ -17,7 +17,7 @@ from codebank.eventlog.log import EventLog, NewRecord, Record
 from codebank.events import DEAD_LETTERS_TOPIC, STATEMENT_GROUP, Event
 from codebank.runtime.postgres.pool import Connection
 from codebank.statement.line import line_of
-from codebank.statement.store import letters as store
+from codebank.statement.store import dead_letters as store
 from codebank.statement.store import projecting
 from codebank.wire import MalformedEvent, decode_event, utc_now
 

@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from codebank.eventlog.group import Group
+from codebank.eventlog.local.group import Group
 from codebank.eventlog.log import (
     Broker,
     Fenced,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from codebank.audit import store
-from codebank.audit.orders import Orders
-from codebank.audit.portion import Comparison, read_portion
-from codebank.audit.reconcile import Check, Difference, Proof, check_of
-from codebank.audit.searched import read_indexed
+from codebank.audit.proof.orders import Orders
+from codebank.audit.proof.partition import Comparison, read_portion
+from codebank.audit.proof.reconcile import Check, Difference, Proof, check_of
+from codebank.audit.proof.search import read_indexed
 from codebank.audit.store import SIDE_ERRORS, Sides
 from codebank.errors import Code, CodebankError
 from codebank.eventlog.log import PARTITIONS, partition_of_account

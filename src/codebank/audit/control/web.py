@@ -18,14 +18,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from codebank.audit.flow import Flow, read_flow
-from codebank.audit.journey import Journey, bars_of
-from codebank.audit.proof import prove
-from codebank.audit.rates import Rates, count_text, rate_text
-from codebank.audit.reconcile import DIFFERENCES_SHOWN, Difference, Proof
+from codebank.audit.control.event_finder import Trail
+from codebank.audit.control.flow import Flow, read_flow
+from codebank.audit.control.journey import Journey, bars_of
+from codebank.audit.control.journey_reader import Timeline
+from codebank.audit.control.rates import Rates, count_text, rate_text
+from codebank.audit.proof.prove import prove
+from codebank.audit.proof.reconcile import DIFFERENCES_SHOWN, Difference, Proof
 from codebank.audit.store import SIDE_ERRORS, Sides, read_sizes
-from codebank.audit.timeline import Timeline
-from codebank.audit.trail import Trail
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.money import Money
 from codebank.runtime.watch.telemetry import Telemetry

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from codebank.bank.account import Charge, Merchant
-from codebank.bank.rehearsal import Rehearsal
+from codebank.bank.door.behaviour import Rehearsal
 from codebank.bank.vault import Vault
 from codebank.card import brand_of, is_number_shaped, mask, passes_luhn
 from codebank.errors import CodebankError, Violation, invalid

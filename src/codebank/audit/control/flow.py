@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
-from codebank.audit.readers import LogView, Partition, read_log
+from codebank.audit.control.log import LogView, Partition, read_log
 from codebank.audit.store import SIDE_ERRORS, Sides
 from codebank.runtime.watch.health import is_ready
 from codebank.search.connect import ConnectorState, read_connectors

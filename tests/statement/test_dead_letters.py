@@ -12,7 +12,7 @@ import pytest
 from codebank.eventlog.log import LogUnavailable, NewRecord, partition_of
 from codebank.events import DEAD_LETTERS_TOPIC, PAYMENTS_TOPIC
 from codebank.settings import Settings
-from codebank.statement.letters import Letter, Origin, letter_of, read_letters, replay, ship_letters
+from codebank.statement.dead_letters import Letter, Origin, letter_of, read_letters, replay, ship_letters
 from codebank.wire import decode_event
 from tests.statement.desk import ANA, Desk, Story, open_desk, record_of
 
@@ -59,7 +59,7 @@ async def test_a_letter_is_shipped_once_whatever_dies_in_between(desk: Desk, mon
         raise LogUnavailable("died after it was shipped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("codebank.statement.store.letters.mark_shipped", die)
+        patch.setattr("codebank.statement.store.dead_letters.mark_shipped", die)
         for _ in range(3):
             with contextlib.suppress(LogUnavailable):
                 await ship_letters(desk.pool, desk.log)

@@ -18,10 +18,10 @@ import asyncpg
 import grpc
 
 from codebank.errors import Code, CodebankError
+from codebank.eventlog.choice import open_log
 from codebank.eventlog.log import EventLog
-from codebank.eventlog.opening import open_log
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent
-from codebank.lab.operator import issue_card
+from codebank.operate.cards import issue_card
 from codebank.runtime.grpc.tls import Identity, open_channel
 from codebank.runtime.postgres.pool import open_pool
 from codebank.search.index import SearchIndex

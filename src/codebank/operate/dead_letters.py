@@ -9,14 +9,14 @@ from typing import Any
 import asyncpg
 
 from codebank.errors import Code, CodebankError
+from codebank.eventlog.choice import open_log
 from codebank.eventlog.log import LOG_ERRORS, EventLog
-from codebank.eventlog.opening import open_log
 from codebank.events import SEARCH_DEAD_LETTERS_TOPIC
 from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.web.peer import PeerError, PeerUnavailable
 from codebank.search.connect import rewind
 from codebank.settings import Settings
-from codebank.statement.letters import Letter, Origin, Replay, letter_of, read_letters, replay
+from codebank.statement.dead_letters import Letter, Origin, Replay, letter_of, read_letters, replay
 from codebank.statement.rebuild import rebuild
 
 _SCAN = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from codebank.eventlog.local import LocalLog
+from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.log import EventLog
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
 from codebank.runtime.watch.telemetry import Telemetry

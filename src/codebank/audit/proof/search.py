@@ -15,9 +15,9 @@ from uuid import UUID
 import asyncpg
 
 from codebank.audit import store
-from codebank.audit.reconcile import Difference, Findings, PaymentFact, compare_payments
+from codebank.audit.proof.events import Events
+from codebank.audit.proof.reconcile import Difference, Findings, PaymentFact, compare_payments
 from codebank.audit.store import Sides
-from codebank.audit.told import Events
 from codebank.civil import SAO_PAULO, local_day
 from codebank.eventlog.log import partition_of_account
 from codebank.events import PAYMENTS_TOPIC

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from codebank.audit.journey import Told
+from codebank.audit.control.journey import Told
 from codebank.eventlog.log import EventLog, Record, partition_of
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent, key_of
 from codebank.runtime.watch.tracing import trace_id_of

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from codebank.bank.entry import GENESIS_HASH, Entry, Kind, charge_entry, first_broken, refund_entry
+from codebank.bank.ledger.entry import GENESIS_HASH, Entry, Kind, charge_entry, first_broken, refund_entry
 from codebank.money import AMOUNT_MINOR_MAX
 
 NOW = datetime(2026, 11, 23, 15, 0, 0, 123_456, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from codebank.bank.cards import CardView
-from codebank.bank.decline import advice_of, response_code_of
+from codebank.bank.door.decline import advice_of, response_code_of
 from codebank.bank.service import Answer
 from codebank.events import Advice, CardStatus, DeclineCode, PaymentState, PaymentStatus
 from codebank.v1 import bank_pb2 as pb

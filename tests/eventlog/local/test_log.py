@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from codebank.eventlog.local import LocalLog
+from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.log import partition_of
 from codebank.runtime.postgres.pool import CONNECTION_ERRORS, open_pool
 from tests.conftest import Databases

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from codebank.audit.flow import PATIENCE_SECONDS
-from codebank.audit.journey import Found, Journey, Told, journey_of
+from codebank.audit.control.event_finder import Trail
+from codebank.audit.control.flow import PATIENCE_SECONDS
+from codebank.audit.control.journey import Found, Journey, Told, journey_of
 from codebank.audit.store import SIDE_ERRORS, Sides
-from codebank.audit.trail import Trail
 from codebank.errors import Code, CodebankError
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent
 from codebank.wire import MalformedEvent, decode_event

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.audit.reconcile import Difference, PaymentFact
+from codebank.audit.proof.reconcile import Difference, PaymentFact
 from codebank.eventlog.log import EventLog, partition_of_account
 from codebank.eventlog.outbox import headers_of
 from codebank.events import PAYMENTS_TOPIC, Event, PaymentEvent

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from codebank.audit import store
-from codebank.audit.reconcile import Check, Difference, check_of
+from codebank.audit.proof.reconcile import Check, Difference, check_of
 from codebank.audit.store import Sides
 
 _PROMISE = "each paid order has one payment of its amount, and no payment of the shop is without an order"

@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 from codebank.bank import cards, service
 from codebank.bank.account import Charge, Merchant
-from codebank.bank.answers import authorize_response, card_message, payment_message
 from codebank.bank.batch import Batcher, Result, reaching_database
-from codebank.bank.rehearsal import Rehearsal
-from codebank.bank.requests import ChargeReader, read_card_id, read_issue, read_key, read_payment_id
+from codebank.bank.door.answers import authorize_response, card_message, payment_message
+from codebank.bank.door.behaviour import Rehearsal
+from codebank.bank.door.requests import ChargeReader, read_card_id, read_issue, read_key, read_payment_id
 from codebank.bank.store.reading import find_merchant
 from codebank.bank.vault import Vault
 from codebank.errors import Code, CodebankError, Violation, invalid

@@ -13,9 +13,9 @@ from uuid import UUID
 import asyncpg
 
 from codebank.audit import store
-from codebank.audit.reconcile import Check, Difference, Findings, PaymentFact, compare_payments, first_gap
+from codebank.audit.proof.events import Events, read_events
+from codebank.audit.proof.reconcile import Check, Difference, Findings, PaymentFact, compare_payments, first_gap
 from codebank.audit.store import Sides
-from codebank.audit.told import Events, read_events
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The proof: reads every side and compares them to the cent."""

@@ -1,0 +1,1 @@
+"""The bank's door: reads requests, writes answers, over gRPC. Decides nothing."""

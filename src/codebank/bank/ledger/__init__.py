@@ -1,0 +1,1 @@
+"""The ledger: what moves money, and in which order. Pure."""

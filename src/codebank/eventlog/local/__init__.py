@@ -1,0 +1,1 @@
+"""The embedded log: partitioned tables of PostgreSQL and the groups that read them."""

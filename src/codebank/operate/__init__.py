@@ -1,0 +1,1 @@
+"""The operator's hand: cards, dead letters, the demo's data."""
