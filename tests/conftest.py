@@ -15,10 +15,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from codebank.bank.app import running_bank
+from codebank.bank.app import open_bank
 from codebank.bank.seed import seed_bank
 from codebank.bank.vault import Vault
 from codebank.machine.postgres import EmbeddedPostgres
+from codebank.roles import METRICS
 from codebank.runtime.postgres.migrate import migrate
 from codebank.runtime.postgres.pool import connect
 from codebank.runtime.postgres.provision import prepare_databases
@@ -184,8 +185,8 @@ class BankServer:
 @contextlib.asynccontextmanager
 async def serving_bank(settings: Settings) -> AsyncIterator[BankServer]:
     """Run a bank on a free port."""
-    telemetry = Telemetry()
-    async with running_bank(settings, telemetry, "127.0.0.1:0") as port:
+    telemetry = Telemetry(METRICS)
+    async with open_bank(settings, telemetry, "127.0.0.1:0") as port:
         yield BankServer(f"127.0.0.1:{port}", settings, telemetry)
 
 

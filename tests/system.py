@@ -18,12 +18,12 @@ from codebank.audit.proof.prove import prove_once
 from codebank.audit.proof.reconcile import Proof
 from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.relay import Relay
-from codebank.roles import ROLES, seed_all
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD, seed_all
+from codebank.roles import METRICS, ROLES
 from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.watch.tracer import open_tracer
 from codebank.settings import Settings
-from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD
 from tests.conftest import Databases, settings_for
 
 
@@ -65,7 +65,7 @@ class System:
     async def start(self, *names: str) -> None:
         """Start roles and wait until they can be used."""
         for name in names:
-            telemetry, stop = Telemetry(), asyncio.Event()
+            telemetry, stop = Telemetry(METRICS), asyncio.Event()
             task: asyncio.Task[None] = asyncio.create_task(_run(name, self.settings, telemetry, stop))
             self.running[name] = (task, stop)
             async with asyncio.timeout(10):
@@ -161,7 +161,7 @@ async def relay_over(system: System, log: Callable[[Any, str], LocalLog]) -> Asy
     dsn = system.settings.database_url("log")
     pool = await open_pool(dsn)
     stop = asyncio.Event()
-    relay = Relay(system.settings.database_url("bank"), log(pool, dsn), Telemetry())
+    relay = Relay(system.settings.database_url("bank"), log(pool, dsn), Telemetry(METRICS))
     task = asyncio.create_task(relay.run(stop))
     try:
         yield

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.lab.pay import Stage, buy
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
 from codebank.settings import Settings
-from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 from tests.conftest import Databases
 from tests.system import System, running_system
 

@@ -18,11 +18,11 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.errors import CodebankError
 from codebank.runtime.watch.telemetry import JsonFormatter
 from codebank.runtime.watch.tracer import open_tracer
 from codebank.runtime.watch.tracing import OFF, current, is_sampled, trace_id_of
-from codebank.test_cards import TEST_CARDS
 from codebank.wire import new_id
 from tests.conftest import Databases
 from tests.system import System, free_port, running_system

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from codebank.audit.app import running_audit
+from codebank.audit import metrics as audit
+from codebank.audit.app import open_audit
+from codebank.bank import metrics as bank
 from codebank.bank.app import serve_bank
-from codebank.bank.seed import seed_bank
-from codebank.bank.vault import Vault
-from codebank.checkout.app import running_shop
-from codebank.checkout.store import seed_products
+from codebank.bank.test_cards import TEST_CARDS
+from codebank.checkout import metrics as checkout
+from codebank.checkout.app import open_shop
+from codebank.eventlog import metrics as eventlog
 from codebank.eventlog.choice import open_log
 from codebank.eventlog.relay import Relay
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
 from codebank.runtime.postgres.migrate import migrate
 from codebank.runtime.postgres.pool import connect
+from codebank.runtime.watch.metrics import PROCESS_METRICS, Metric
 from codebank.runtime.watch.telemetry import Telemetry
+from codebank.runtime.web.metrics import WEB_METRICS
 from codebank.runtime.web.serve import serve_app
 from codebank.settings import DATABASES, Settings
-from codebank.statement.app import run_projector, running_statement
-from codebank.statement.sign_in import password_hasher
-from codebank.statement.store.people import add_cardholder
-from codebank.test_cards import DEMO_ACCOUNT, DEMO_EMAIL, DEMO_NAME, DEMO_PASSWORD
+from codebank.statement import metrics as statement
+from codebank.statement.app import open_statement, run_projector
 
 Run = Callable[[Settings, Telemetry, asyncio.Event], Awaitable[None]]
 
@@ -45,6 +48,8 @@ class Role:
     databases: tuple[str, ...]
     #: Roles of one group start together, after the groups before.
     group: str
+    #: What it counts beside what every process counts.
+    metrics: tuple[Metric, ...]
 
 
 async def _relay(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
@@ -53,7 +58,7 @@ async def _relay(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) 
 
 
 async def _checkout(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    async with running_shop(settings, telemetry) as app:
+    async with open_shop(settings, telemetry, TEST_CARDS) as app:
         await serve_app(
             app,
             settings.host,
@@ -65,7 +70,7 @@ async def _checkout(settings: Settings, telemetry: Telemetry, stop: asyncio.Even
 
 
 async def _statement(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    async with running_statement(settings, telemetry) as (app, hub):
+    async with open_statement(settings, telemetry, (DEMO_EMAIL, DEMO_PASSWORD)) as (app, hub):
         await serve_app(
             app,
             settings.host,
@@ -78,7 +83,7 @@ async def _statement(settings: Settings, telemetry: Telemetry, stop: asyncio.Eve
 
 
 async def _audit(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    async with running_audit(settings, telemetry, health_ports(settings)) as app:
+    async with open_audit(settings, telemetry, health_ports(settings)) as app:
         await serve_app(
             app,
             settings.host,
@@ -89,27 +94,61 @@ async def _audit(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) 
         )
 
 
-ROLES: Final[Mapping[str, Role]] = {
-    role.name: role
-    for role in (
-        Role("bank", serve_bank, "bank_health_port", "bank_port", "the bank's gRPC", ("bank",), "first"),
-        Role("relay", _relay, "relay_health_port", "", "", ("bank", "log"), "first"),
-        Role("projector", run_projector, "projector_health_port", "", "", ("log", "statement"), "first"),
-        Role(
-            "checkout", _checkout, "checkout_health_port", "checkout_port", "the shop's pages", ("checkout",), "second"
-        ),
-        Role(
-            "statement",
-            _statement,
-            "statement_health_port",
-            "statement_port",
-            "the statement's pages",
-            ("statement",),
-            "second",
-        ),
-        Role("audit", _audit, "audit_health_port", "audit_port", "the control room", DATABASES, "second"),
-    )
+_TABLE: Final = (
+    Role("bank", serve_bank, "bank_health_port", "bank_port", "the bank's gRPC", ("bank",), "first", bank.METRICS),
+    Role("relay", _relay, "relay_health_port", "", "", ("bank", "log"), "first", eventlog.METRICS),
+    Role(
+        "projector",
+        run_projector,
+        "projector_health_port",
+        "",
+        "",
+        ("log", "statement"),
+        "first",
+        statement.PROJECTOR_METRICS,
+    ),
+    Role(
+        "checkout",
+        _checkout,
+        "checkout_health_port",
+        "checkout_port",
+        "the shop's pages",
+        ("checkout",),
+        "second",
+        (*checkout.METRICS, *WEB_METRICS),
+    ),
+    Role(
+        "statement",
+        _statement,
+        "statement_health_port",
+        "statement_port",
+        "the statement's pages",
+        ("statement",),
+        "second",
+        (*statement.PAGES_METRICS, *WEB_METRICS),
+    ),
+    Role(
+        "audit",
+        _audit,
+        "audit_health_port",
+        "audit_port",
+        "the control room",
+        DATABASES,
+        "second",
+        (*audit.METRICS, *WEB_METRICS),
+    ),
+)
+ROLES: Final[Mapping[str, Role]] = {role.name: role for role in _TABLE}
+#: Every metric of the system → the roles that show it.
+METRICS: Final[Mapping[Metric, Sequence[str]]] = {
+    metric: [role.name for role in _TABLE if metric in role.metrics or metric in PROCESS_METRICS]
+    for metric in (*(metric for role in _TABLE for metric in role.metrics), *PROCESS_METRICS)
 }
+
+
+def telemetry_of(role: Role) -> Telemetry:
+    """Give what a role tells of itself: its own metrics, and those of every process."""
+    return Telemetry((*role.metrics, *PROCESS_METRICS))
 
 
 def health_ports(settings: Settings) -> dict[str, int]:
@@ -134,17 +173,3 @@ async def migrate_all(settings: Settings) -> dict[str, list[str]]:
         finally:
             await connection.close()
     return applied
-
-
-async def seed_all(settings: Settings) -> None:
-    """Put the demo's data into every database. Safe to repeat."""
-    bank = await connect(settings.database_url("bank"), role="seed")
-    await seed_bank(bank, Vault(settings.vault_key), settings.merchant_key)
-    await bank.close()
-    checkout = await connect(settings.database_url("checkout"), role="seed")
-    await seed_products(checkout)
-    await checkout.close()
-    statement = await connect(settings.database_url("statement"), role="seed")
-    password_hash = password_hasher().hash(DEMO_PASSWORD)
-    await add_cardholder(statement, DEMO_EMAIL, DEMO_NAME, password_hash, [DEMO_ACCOUNT])
-    await statement.close()

@@ -14,10 +14,10 @@ import pytest
 from codebank.audit.control.journey import Found, Standing, Told, bars_of, journey_of
 from codebank.audit.control.rates import Rates, count_text, rate_text
 from codebank.audit.proof.reconcile import SENTENCES
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.errors import CodebankError
 from codebank.runtime.web.language import load_words
 from codebank.settings import Settings
-from codebank.test_cards import TEST_CARDS
 from tests.audit.test_proof import hurt, shop_around
 from tests.checkout.shop import card_body
 from tests.conftest import Databases
@@ -187,7 +187,7 @@ def test_rates_and_counts_are_written_as_the_language_does() -> None:
 
 
 def test_every_difference_has_words_in_both_languages() -> None:
-    words = load_words("codebank.audit")
+    words = load_words("codebank.audit.control")
 
     for name, sentence in SENTENCES.items():
         values = {value.removesuffix("_minor") for value in re.findall(r"{(\w+)}", sentence)}

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from codebank.audit.proof.reconcile import Proof
-from codebank.test_cards import TEST_CARDS
+from codebank.bank.test_cards import TEST_CARDS
 from tests.checkout.shop import card_body
 from tests.conftest import Databases
 from tests.system import System, running_system

@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from codebank.bank.ledger.entry import Entry, Kind, first_broken
-from codebank.test_cards import TEST_CARDS, TestCard
+from codebank.bank.test_cards import TEST_CARDS, TestCard
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
 from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY

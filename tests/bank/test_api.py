@@ -16,10 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from codebank.bank.store.cards import add_merchant
+from codebank.bank.test_cards import DEMO_ACCOUNT, TEST_CARDS, Behaviour, TestCard
 from codebank.errors import CodebankError
 from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
-from codebank.test_cards import DEMO_ACCOUNT, TEST_CARDS, Behaviour, TestCard
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import utc_now
 from tests.bank import (

@@ -15,6 +15,7 @@ from codebank.bank.account import Charge, authorize
 from codebank.bank.batch import Batcher, Result
 from codebank.bank.service import Answer
 from codebank.errors import Code, CodebankError
+from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
 from tests.bank.test_account import ACCOUNT, CARD, CHARGE
@@ -46,7 +47,7 @@ class Lane:
 
 @contextlib.asynccontextmanager
 async def running(lane: Lane, batch_size_max: int = 512, queue_size_max: int = 8192) -> AsyncIterator[Batcher]:
-    batcher = Batcher(lane.carry_out, Telemetry(), batch_size_max, queue_size_max)
+    batcher = Batcher(lane.carry_out, Telemetry(METRICS), batch_size_max, queue_size_max)
     task = asyncio.create_task(batcher.run())
     try:
         async with asyncio.timeout(10):  # a lane that dies leaves its callers waiting
@@ -205,7 +206,7 @@ async def test_trap_b08_one_that_gives_up_while_its_batch_runs_is_carried_out_an
 
 async def test_trap_b10_a_stopping_lane_answers_what_it_took_and_takes_nothing_more() -> None:
     lane = Lane()
-    batcher = Batcher(lane.carry_out, Telemetry(), 2, 100)
+    batcher = Batcher(lane.carry_out, Telemetry(METRICS), 2, 100)
     running_lane = asyncio.create_task(batcher.run())
     taken = [submit(batcher, "a")]
     await reached(lane, 1)

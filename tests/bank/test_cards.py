@@ -11,10 +11,10 @@ import grpc
 import pytest
 
 from codebank.bank.cards import list_cards
+from codebank.bank.test_cards import DEMO_ACCOUNT, TEST_CARDS
 from codebank.bank.vault import Vault
 from codebank.card import passes_luhn
 from codebank.runtime.postgres.pool import open_pool
-from codebank.test_cards import DEMO_ACCOUNT, TEST_CARDS
 from codebank.v1 import bank_pb2 as pb
 from tests.bank import (
     APPROVED,

@@ -18,11 +18,12 @@ from codebank.bank.door.requests import ChargeReader
 from codebank.bank.seed import seed_bank
 from codebank.bank.service import Authoriser, cancel
 from codebank.bank.store.reading import _LOCATE
+from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.bank.vault import Vault
+from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
-from codebank.test_cards import DEMO_MERCHANT
 from codebank.v1 import bank_pb2 as pb
 from tests.bank import (
     MERCHANT,
@@ -251,7 +252,7 @@ async def test_trap_b12_prepared_statements_and_connections_come_to_a_plateau(
 ) -> None:
     vault, pool = Vault(TEST_VAULT_KEY), await open_pool(databases.dsn("bank"), min_size=1, max_size=1)
     await seed_bank(books, vault, TEST_MERCHANT_KEY)
-    reader, authoriser = ChargeReader(vault, Rehearsal(True)), Authoriser(pool, Telemetry())
+    reader, authoriser = ChargeReader(vault, Rehearsal(True)), Authoriser(pool, Telemetry(METRICS))
     shop = Merchant(merchant_id=DEMO_MERCHANT, name="Loja", category_code="5311", is_open=True)
     counts = []
 

@@ -13,9 +13,9 @@ import pytest
 from codebank.bank.account import Merchant
 from codebank.bank.door.behaviour import Rehearsal
 from codebank.bank.door.requests import ChargeReader
+from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.bank.vault import Vault
 from codebank.settings import Settings
-from codebank.test_cards import DEMO_MERCHANT
 from codebank.v1 import bank_pb2 as pb
 from tests.bank import (
     MERCHANT,

@@ -16,6 +16,7 @@ import pytest
 from codebank.checkout.bank import BankClient
 from codebank.errors import CodebankError
 from codebank.operate.cards import block_card
+from codebank.roles import METRICS
 from codebank.runtime.grpc.certificates import hosts_of, make_certificates
 from codebank.runtime.grpc.tls import Identity, Options, open_channel
 from codebank.runtime.watch.telemetry import Telemetry
@@ -104,7 +105,7 @@ async def test_a_renewed_certificate_needs_no_restart_on_either_side(databases: 
     await seed(settings_for(databases))
 
     async with serving_bank(settings_for(databases, **files(tmp_path))) as server:
-        client = BankClient(server.address, TEST_MERCHANT_KEY, 5, Telemetry(), identity(tmp_path, "checkout"))
+        client = BankClient(server.address, TEST_MERCHANT_KEY, 5, Telemetry(METRICS), identity(tmp_path, "checkout"))
         assert await client.find(new_id()) is None
         before = await shown(server, tmp_path)
         make(tmp_path)
@@ -124,7 +125,7 @@ async def test_a_renewal_that_is_half_done_harms_nobody(
     await seed(settings_for(databases))
 
     async with serving_bank(settings_for(databases, **files(tmp_path))) as server:
-        client = BankClient(server.address, TEST_MERCHANT_KEY, 5, Telemetry(), identity(tmp_path, "checkout"))
+        client = BankClient(server.address, TEST_MERCHANT_KEY, 5, Telemetry(METRICS), identity(tmp_path, "checkout"))
         assert await client.find(new_id()) is None
         for name in ("bank", "checkout"):
             (tmp_path / name / "tls.crt").write_text("half of it")

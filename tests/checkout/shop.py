@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 import httpx
 
-from codebank.checkout.app import running_shop
+from codebank.checkout.app import open_shop as running_shop
 from codebank.checkout.store import seed_products
+from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import connect
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
@@ -44,7 +45,7 @@ async def open_shop(
     await seed_products(connection)
     await connection.close()
     clients: list[httpx.AsyncClient] = []
-    async with running_shop(settings, telemetry or Telemetry()) as app:
+    async with running_shop(settings, telemetry or Telemetry(METRICS)) as app:
 
         def browser() -> httpx.AsyncClient:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

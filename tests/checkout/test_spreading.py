@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codebank.checkout.bank import BankClient
+from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.wire import new_id
@@ -28,7 +29,7 @@ async def test_calls_are_spread_over_every_bank_and_none_is_lost_with_one_of_the
             banks = (first, second, third)
             # What a headless service's name gives: an address for each replica.
             every = "ipv4:" + ",".join(bank.address for bank in banks)
-            client = BankClient(every, TEST_MERCHANT_KEY, 5, Telemetry())
+            client = BankClient(every, TEST_MERCHANT_KEY, 5, Telemetry(METRICS))
             while not all(answered(bank) for bank in banks):
                 assert await client.find(new_id()) is None
             before = [answered(bank) for bank in banks]

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import httpx
 
-from codebank.test_cards import DEMO_ACCOUNT, DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
+from codebank.bank.test_cards import DEMO_ACCOUNT, TEST_CARDS
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
 from codebank.wire import new_id
 from tests.docker.engine import ROOT, Engine, run
 from tests.system import free_port

@@ -19,6 +19,7 @@ from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay
 from codebank.events import ACCOUNT_OPENED, PAYMENTS_TOPIC, AccountEvent, AccountState, AccountStatus
 from codebank.money import Money
+from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
@@ -79,7 +80,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: int = 8) -> N
 
 @contextlib.asynccontextmanager
 async def relaying(databases: Databases, log: LocalLog, batch_max: int = 500) -> AsyncIterator[Relay]:
-    relay, stop = Relay(databases.dsn("bank"), log, Telemetry(), batch_max), asyncio.Event()
+    relay, stop = Relay(databases.dsn("bank"), log, Telemetry(METRICS), batch_max), asyncio.Event()
     task = asyncio.create_task(relay.run(stop))
     yield relay
     stop.set()

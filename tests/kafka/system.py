@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.settings import Settings
-from codebank.test_cards import TEST_CARDS
 from tests.kafka.machine import Machine, until
 from tests.system import CODEBANK, children, free_port, own_environment
 

@@ -16,11 +16,12 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.eventlog.log import PARTITIONS
 from codebank.events import PAYMENTS_TOPIC
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
 from codebank.runtime.web.peer import Peer
 from codebank.search.index import INDEX, SearchIndex
-from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 from tests.kafka.machine import Machine, until
 from tests.kafka.system import Buyers, Onlookers, System, extra_projector, make_system, readers
 from tests.test_payment import browser, buy_in_the_browser, open_statement

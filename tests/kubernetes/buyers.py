@@ -17,7 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from codebank.test_cards import TEST_CARDS
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.wire import new_id
 
 _TIMEOUT_SECONDS = 20

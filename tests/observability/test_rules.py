@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Histogram
 
-from codebank.roles import ROLES
-from codebank.runtime.watch.metrics import METRICS
+from codebank.roles import METRICS, ROLES
 from codebank.settings import Settings
 from tests.observability import promql
 from tests.observability.files import FOLDER, RULES, Query, alerts, panel_queries, read, rule_queries, rules, runbooks

@@ -12,8 +12,9 @@ from codebank.checkout.bank import BankClient
 from codebank.eventlog.choice import open_log
 from codebank.eventlog.log import NewRecord
 from codebank.events import PAYMENTS_TOPIC
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
+from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import Telemetry
-from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD
 from tests.checkout.shop import APPROVED, order_body
 from tests.observability.watching import Watched
 
@@ -75,7 +76,7 @@ async def _lose_an_answer(system: Watched, shop: httpx.AsyncClient) -> None:
 async def _give_back(system: Watched, order: UUID) -> None:
     """Give money back behind the shop's back: there is an event for it, and the proof must notice."""
     settings = system.settings
-    bank = BankClient(settings.bank_target(), settings.merchant_key, settings.call_budget_seconds, Telemetry())
+    bank = BankClient(settings.bank_target(), settings.merchant_key, settings.call_budget_seconds, Telemetry(METRICS))
     await bank.cancel(order)
     await bank.close()
 

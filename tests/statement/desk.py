@@ -27,10 +27,11 @@ from codebank.events import (
     PaymentState,
     PaymentStatus,
 )
+from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import connect, open_pool
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
-from codebank.statement.app import running_statement
+from codebank.statement.app import open_statement
 from codebank.statement.projector import Projector
 from codebank.statement.sign_in import password_hasher
 from codebank.statement.store.people import add_cardholder
@@ -114,7 +115,7 @@ class Desk:
     settings: Settings
     log: LocalLog
     pool: asyncpg.Pool
-    telemetry: Telemetry = field(default_factory=Telemetry)
+    telemetry: Telemetry = field(default_factory=lambda: Telemetry(METRICS))
 
     async def append(self, *records: NewRecord | Event) -> None:
         made = [record if isinstance(record, NewRecord) else record_of(record) for record in records]
@@ -170,7 +171,7 @@ async def open_pages(settings: Settings) -> AsyncIterator[Callable[[], httpx.Asy
     """Run the pages; give a maker of browsers."""
     await add_people(settings)
     clients: list[httpx.AsyncClient] = []
-    async with running_statement(settings, Telemetry()) as (app, _hub):
+    async with open_statement(settings, Telemetry(METRICS)) as (app, _hub):
 
         def browser() -> httpx.AsyncClient:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

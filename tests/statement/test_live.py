@@ -13,10 +13,11 @@ import httpx
 import pytest
 
 from codebank.eventlog.log import PARTITIONS, partition_of
+from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.serve import serve_app
 from codebank.settings import Settings
-from codebank.statement.app import running_statement
+from codebank.statement.app import open_statement
 from codebank.statement.live import Hub
 from tests.statement.desk import ANA, BIA, Desk, Story, add_people, open_desk, sign_in
 
@@ -48,7 +49,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
         port = probe.getsockname()[1]
     await add_people(settings)
     ready, stop = asyncio.Event(), asyncio.Event()
-    async with open_desk(settings) as desk, running_statement(settings, Telemetry()) as (app, hub):
+    async with open_desk(settings) as desk, open_statement(settings, Telemetry(METRICS)) as (app, hub):
         serving = asyncio.create_task(
             serve_app(app, "127.0.0.1", port, stop, grace_seconds=1, on_ready=ready.set, on_stop=hub.close)
         )

@@ -18,9 +18,7 @@ from codebank.settings import Settings
 
 
 @contextlib.asynccontextmanager
-async def running_audit(
-    settings: Settings, telemetry: Telemetry, health: Mapping[str, int]
-) -> AsyncIterator[Starlette]:
+async def open_audit(settings: Settings, telemetry: Telemetry, health: Mapping[str, int]) -> AsyncIterator[Starlette]:
     """Give the control room's application, proving in the background."""
     site = Site(
         section="audit",
@@ -30,7 +28,7 @@ async def running_audit(
         statement_url=settings.statement_home(),
         audit_url=settings.audit_home(),
     )
-    pages = Pages("codebank.audit", site)
+    pages = Pages("codebank.audit.control", site)
     async with open_sides(settings, telemetry) as sides:
         room = ControlRoom(sides, pages, telemetry, settings.role_host or settings.host, health, Trail(sides.log))
         app = create_app(pages=pages, routes=room.routes(), telemetry=telemetry, secure_cookies=settings.secure_cookies)

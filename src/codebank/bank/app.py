@@ -29,7 +29,7 @@ _LOCK_TIMEOUT = "2s"
 
 
 @asynccontextmanager
-async def running_bank(
+async def open_bank(
     settings: Settings, telemetry: Telemetry, address: str, extra: Sequence[grpc.GenericRpcHandler[Any, Any]] = ()
 ) -> AsyncIterator[int]:
     """Serve the bank at an address and give its port; on leaving, answer what was taken, then close.
@@ -74,6 +74,6 @@ async def running_bank(
 
 async def serve_bank(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
     """Run the role until it is asked to stop."""
-    async with running_bank(settings, telemetry, f"{settings.host}:{settings.bank_port}") as port:
+    async with open_bank(settings, telemetry, f"{settings.host}:{settings.bank_port}") as port:
         log.info("serving", extra=fields(port=port))
         await stop.wait()

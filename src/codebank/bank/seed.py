@@ -12,10 +12,7 @@ from codebank.bank.account import WRONG_ATTEMPTS_MAX
 from codebank.bank.cards import open_account, put_card
 from codebank.bank.store import cards as store
 from codebank.bank.store.reading import lock_accounts
-from codebank.bank.vault import Vault
-from codebank.money import Money
-from codebank.runtime.postgres.pool import Connection
-from codebank.test_cards import (
+from codebank.bank.test_cards import (
     CLOSED_ACCOUNT,
     DEMO_ACCOUNT,
     DEMO_MERCHANT,
@@ -27,6 +24,9 @@ from codebank.test_cards import (
     TEST_CARDS,
     TestCard,
 )
+from codebank.bank.vault import Vault
+from codebank.money import Money
+from codebank.runtime.postgres.pool import Connection
 from codebank.wire import utc_now
 
 #: Far enough ahead that the window of wrong attempts never passes.

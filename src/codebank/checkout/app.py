@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.applications import Starlette
 
@@ -20,15 +20,19 @@ from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.app import create_app
 from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
-from codebank.test_cards import DEMO_MERCHANT_NAME
 
 #: How long a leased order is left to its resolver.
 _LEASE_SECONDS = 2
 
 
 @contextlib.asynccontextmanager
-async def running_shop(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Starlette]:
-    """Give the shop's application with its resolver at work; on leaving, finish the calls under way."""
+async def open_shop(
+    settings: Settings, telemetry: Telemetry, test_cards: Sequence[object] = ()
+) -> AsyncIterator[Starlette]:
+    """Give the shop's application with its resolver at work; on leaving, finish the calls under way.
+
+    `test_cards` are shown on the payment page of a demo.
+    """
     pool = await open_pool(
         settings.database_url("checkout"),
         max_size=settings.pool_size_max,
@@ -37,7 +41,7 @@ async def running_shop(settings: Settings, telemetry: Telemetry) -> AsyncIterato
     )
     target, identity = settings.bank_target(), Identity.of(settings)
     bank = BankClient(target, settings.merchant_key, settings.call_budget_seconds, telemetry, identity)
-    shop = Shop(pool, bank, telemetry, settings.web_secret, DEMO_MERCHANT_NAME, settings.resolve_after_seconds)
+    shop = Shop(pool, bank, telemetry, settings.web_secret, settings.resolve_after_seconds)
     tasks = Tasks()
     site = Site(
         section="checkout",
@@ -48,7 +52,7 @@ async def running_shop(settings: Settings, telemetry: Telemetry) -> AsyncIterato
         audit_url=settings.audit_home(),
     )
     pages = Pages("codebank.checkout", site)
-    web = Web(shop, pages, tasks, settings.secure_cookies)
+    web = Web(shop, pages, tasks, settings.secure_cookies, test_cards)
     app = create_app(
         pages=pages,
         routes=[*api_routes(shop, tasks), *web.routes()],

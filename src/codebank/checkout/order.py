@@ -17,6 +17,8 @@ from codebank.money import AMOUNT_MINOR_MAX, Money
 QUANTITY_MAX: Final = 99
 ITEMS_MAX: Final = 20
 PARCELAS_MAX: Final = 12
+#: What the bank takes of a description at most.
+DESCRIPTION_LENGTH_MAX: Final = 140
 #: The currency of the shop.
 CURRENCY: Final = "BRL"
 
@@ -174,6 +176,12 @@ def total_of(lines: Sequence[OrderLine]) -> Money:
     if not 1 <= total <= AMOUNT_MINOR_MAX:
         raise ValueError(f"an order of {total} minor units cannot be paid")
     return Money(total, CURRENCY)
+
+
+def description_of(order: Order) -> str:
+    """Say what was bought, as the cardholder shall read it: `2 × Caneca esmaltada, Café especial`."""
+    text = ", ".join(f"{line.quantity} × {line.name}" if line.quantity > 1 else line.name for line in order.lines)
+    return text if len(text) <= DESCRIPTION_LENGTH_MAX else text[: DESCRIPTION_LENGTH_MAX - 1] + "…"
 
 
 def split(total_minor: int, parcelas: int) -> list[int]:

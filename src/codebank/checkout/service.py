@@ -24,6 +24,7 @@ from codebank.checkout.order import (
     OrderStatus,
     Outcome,
     check_card,
+    description_of,
     settle,
     total_of,
 )
@@ -71,8 +72,6 @@ class Shop:
     bank: BankClient
     telemetry: Telemetry
     secret: str
-    #: What the cardholder reads on the statement.
-    name: str
     resolve_after_seconds: int
 
     async def place_basket(
@@ -152,7 +151,7 @@ class Shop:
 
     async def pay(self, order: Order, card: CardInput) -> Order:
         """Charge an order and write the answer down. Processing where the answer did not come."""
-        outcome = await self.bank.authorize(order, card, self.name)
+        outcome = await self.bank.authorize(order, card, description_of(order))
         return await self.settle(order.order_id, outcome)
 
     async def settle(self, order_id: UUID, outcome: Outcome) -> Order:

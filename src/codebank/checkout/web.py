@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -21,7 +22,6 @@ from codebank.errors import Code, CodebankError
 from codebank.money import Money
 from codebank.runtime.web.http import read_form
 from codebank.runtime.web.pages import Pages
-from codebank.test_cards import TEST_CARDS
 from codebank.wire import utc_now
 
 _COOKIE: Final = "basket"
@@ -43,6 +43,8 @@ class Web:
     pages: Pages
     tasks: Tasks
     secure_cookies: bool
+    #: Shown on the payment page of a demo.
+    test_cards: Sequence[object]
 
     def routes(self) -> list[Route]:
         """List the routes of the pages."""
@@ -118,7 +120,7 @@ class Web:
             "expiry": form.get("expiry", "") if "expiry" not in errors else "",
             "parcelas": form.get("parcelas", "1"),
             "choices": choices,
-            "test_cards": TEST_CARDS,
+            "test_cards": self.test_cards,
         }
         return await self._page(request, "payment.html", values, status=status)
 

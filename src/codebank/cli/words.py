@@ -38,11 +38,11 @@ def data(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
 
 
-def running_settings() -> Settings:
+def found_settings() -> Settings:
     """Give the settings of the system that runs on this machine, or of the environment."""
-    from codebank.machine.attach import load_running
+    from codebank.machine.attach import find_settings
 
-    return load_running(os.environ)
+    return find_settings(os.environ)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

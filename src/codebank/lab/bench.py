@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,7 +32,6 @@ from codebank.bank.vault import Vault
 from codebank.card import with_check_digit
 from codebank.errors import Code, CodebankError
 from codebank.lab.load import BATCH, Target, Turn, run_turn
-from codebank.machine.postgres import EmbeddedPostgres
 from codebank.money import Money
 from codebank.runtime.postgres.migrate import migrate
 from codebank.runtime.postgres.pool import connect
@@ -52,6 +51,8 @@ CONTENDERS: Final = (
     ("sql", 1, ""),
     ("stream", BATCH, "sql"),
 )
+#: Runs a durable PostgreSQL of its own in a folder, and gives its administrator's address.
+OpenServer = Callable[[Path], AbstractContextManager[str]]
 _ACCOUNTS: Final = 200
 _LIMIT: Final = Money(90_000_000_000_000, "BRL")
 _START_SECONDS: Final = 30
@@ -95,9 +96,9 @@ class Result:
         }
 
 
-def bench_authorize(rounds: int, seconds: int, tell: Callable[[str], None]) -> Result:
+def bench_authorize(open_server: OpenServer, rounds: int, seconds: int, tell: Callable[[str], None]) -> Result:
     """Measure in alternating rounds on a system of its own, then prove that every side agrees."""
-    with bench_system(tell) as (settings, target):
+    with bench_system(open_server, tell) as (settings, target):
         turns: dict[tuple[str, int], list[Turn]] = {(name, in_flight): [] for name, in_flight, _ in CONTENDERS}
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load:
             for name, in_flight, _ in CONTENDERS:
@@ -167,7 +168,7 @@ def rig() -> str:
 
 
 @contextmanager
-def bench_system(tell: Callable[[str], None]) -> Iterator[tuple[Settings, Target]]:
+def bench_system(open_server: OpenServer, tell: Callable[[str], None]) -> Iterator[tuple[Settings, Target]]:
     """Give a bank on a durable database of its own, and how it is loaded."""
     folder = Path(tempfile.mkdtemp(prefix="codebank-bench-"))
     folder.chmod(0o711)
@@ -178,16 +179,14 @@ def bench_system(tell: Callable[[str], None]) -> Iterator[tuple[Settings, Target
         bank_port=some_port(),
         bank_health_port=some_port(),
     )
-    postgres = EmbeddedPostgres(folder / "postgres")
     try:
         tell("starting PostgreSQL and the bank")
-        postgres.start()
-        cards = asyncio.run(_prepare(postgres, settings))
-        with serving(settings):
-            address = f"127.0.0.1:{settings.bank_port}"
-            yield settings, Target(address, settings.merchant_key, settings.database_url("bank"), cards)
+        with open_server(folder / "postgres") as admin_dsn:
+            cards = asyncio.run(_prepare(admin_dsn, settings))
+            with serving(settings):
+                address = f"127.0.0.1:{settings.bank_port}"
+                yield settings, Target(address, settings.merchant_key, settings.database_url("bank"), cards)
     finally:
-        postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -205,8 +204,8 @@ def serving(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[by
         server.wait()
 
 
-async def _prepare(postgres: EmbeddedPostgres, settings: Settings) -> list[tuple[str, str, int, int]]:
-    await prepare_databases(postgres.dsn("postgres", "postgres"), list(DATABASES), READER_ROLE)
+async def _prepare(admin_dsn: str, settings: Settings) -> list[tuple[str, str, int, int]]:
+    await prepare_databases(admin_dsn, list(DATABASES), READER_ROLE)
     for database in DATABASES:
         connection = await connect(settings.database_url(database))
         await migrate(connection, database)

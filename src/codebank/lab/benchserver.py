@@ -10,14 +10,17 @@ from typing import Any, Final
 
 import grpc
 
-from codebank.bank.app import running_bank
+from codebank.bank.app import open_bank
+from codebank.bank.metrics import METRICS
 from codebank.runtime.process import run_role
+from codebank.runtime.watch.metrics import PROCESS_METRICS
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
 
 ECHO: Final = "/codebank.lab.Echo/Authorize"
 ECHO_STREAM: Final = "/codebank.lab.Echo/AuthorizeStream"
+_METRICS: Final = (*PROCESS_METRICS, *METRICS)
 
 
 class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
@@ -61,7 +64,7 @@ def _answer(request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
 
 
 async def _serve(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    async with running_bank(settings, telemetry, f"{settings.host}:{settings.bank_port}", [_Echo()]):
+    async with open_bank(settings, telemetry, f"{settings.host}:{settings.bank_port}", [_Echo()]):
         await stop.wait()
 
 
@@ -87,8 +90,8 @@ if __name__ == "__main__":
     run_role(
         "bank",
         functools.partial(_serve, loaded),
+        Silent(_METRICS) if "silent" in sys.argv else Telemetry(_METRICS),
         host=loaded.host,
         health_port=loaded.bank_health_port,
         log_level="warning",
-        telemetry=Silent("bank") if "silent" in sys.argv else Telemetry("bank"),
     )

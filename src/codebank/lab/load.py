@@ -15,9 +15,9 @@ import uvloop
 
 from codebank.bank.account import Card, Charge, Merchant, authorize
 from codebank.bank.store import reading, writing
+from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.lab.benchserver import ECHO, ECHO_STREAM
 from codebank.runtime.postgres.pool import connect
-from codebank.test_cards import DEMO_MERCHANT
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import new_id, utc_now
 

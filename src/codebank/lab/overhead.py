@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-from codebank.lab.bench import bench_system, rig, serving, some_port
+from codebank.lab.bench import OpenServer, bench_system, rig, serving, some_port
 from codebank.lab.load import run_turn
 
 _COUNTING: Final = "counting"
@@ -50,11 +50,13 @@ class Overhead:
         }
 
 
-def bench_metrics(rounds: int, seconds: int, in_flight: int, tell: Callable[[str], None]) -> Overhead:
+def bench_metrics(
+    open_server: OpenServer, rounds: int, seconds: int, in_flight: int, tell: Callable[[str], None]
+) -> Overhead:
     """Measure in alternating rounds on a system of its own. Works on Linux."""
     rates: dict[str, list[int]] = {_COUNTING: [], _SILENT: []}
     costs: dict[str, list[int]] = {_COUNTING: [], _SILENT: []}
-    with bench_system(tell) as (settings, target):
+    with bench_system(open_server, tell) as (settings, target):
         # Both beside the bench's own bank, so that the two are alike but for one thing.
         loud, quiet = (replace(settings, bank_port=some_port(), bank_health_port=some_port()) for _ in rates)
         with serving(loud) as one, serving(quiet, _SILENT) as other:

@@ -10,9 +10,9 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from codebank.bank.test_cards import TestCard
 from codebank.errors import Code, CodebankError
 from codebank.settings import Settings
-from codebank.test_cards import TestCard
 from codebank.wire import new_id
 
 _PATIENCE_SECONDS = 30

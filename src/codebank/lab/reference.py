@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 
 from codebank.bank.door.decline import advice_of, response_code_of
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.card import brand_of
 from codebank.errors import GRPC_STATUS, HTTP_STATUS, Code
 from codebank.events import DEAD_LETTERS_TOPIC, EVENT_TYPES, PAYMENTS_TOPIC, DeclineCode
-from codebank.runtime.watch.metrics import METRICS
+from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
+from codebank.runtime.watch.metrics import Metric
 from codebank.settings import DATABASES, PREFIX, ROLE_NAMES, Settings
-from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD, TEST_CARDS
 
 _OUTCOMES = {
     "approved": "approved",
@@ -20,6 +21,8 @@ _OUTCOMES = {
     "timeout_after_commit": "the money moves and the first answer never comes; a repeat gives it",
 }
 
+#: Metric → the roles that show it.
+Owners = Mapping[Metric, Sequence[str]]
 #: Defaults that differ from machine to machine, in words.
 _OWN_DEFAULTS = {
     "state": "`~/.local/state/codebank`; root: `/var/lib/codebank`",
@@ -27,9 +30,9 @@ _OWN_DEFAULTS = {
 }
 
 
-def reference_text() -> str:
+def reference_text(owners: Owners) -> str:
     """Write the whole reference."""
-    return "\n".join([*_settings(), *_metrics(), *_declines(), *_errors(), *_test_cards(), *_names()]) + "\n"
+    return "\n".join([*_settings(), *_metrics(owners), *_declines(), *_errors(), *_test_cards(), *_names()]) + "\n"
 
 
 def _settings() -> Iterator[str]:
@@ -59,7 +62,7 @@ def _default(item: object) -> str:
     return f"`{default}`" if default != "" else "empty"
 
 
-def _metrics() -> Iterator[str]:
+def _metrics(owners: Owners) -> Iterator[str]:
     yield from (
         "",
         "## Metrics",
@@ -69,9 +72,9 @@ def _metrics() -> Iterator[str]:
     )
     yield "| metric | kind | labels | roles | meaning |"
     yield "|---|---|---|---|---|"
-    for metric in METRICS:
+    for metric, owning in owners.items():
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
-        roles = "all" if len(metric.roles) == len(ROLE_NAMES) else ", ".join(metric.roles)
+        roles = "all" if len(owning) == len(ROLE_NAMES) else ", ".join(owning)
         yield f"| `{metric.name}` | {metric.kind.__name__.lower()} | {labels} | {roles} | {metric.help} |"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from codebank.errors import Code, CodebankError
-from codebank.machine.attach import RUNNING_FILE
+from codebank.machine.attach import SETTINGS_FILE
 from codebank.machine.keys import KEYS, make_key
 from codebank.machine.ports import PortTaken, check_ports
 from codebank.machine.postgres import EmbeddedPostgres
@@ -24,7 +24,8 @@ from codebank.machine.servers.app import load_servers
 from codebank.machine.state_lock import StateLock
 from codebank.machine.supervisor import Child, Supervisor
 from codebank.machine.unprivileged import make_folder
-from codebank.roles import ROLES, all_ports, migrate_all, seed_all
+from codebank.operate.demo import seed_all
+from codebank.roles import ROLES, all_ports, migrate_all
 from codebank.runtime.files import write_atomically
 from codebank.runtime.postgres.provision import prepare_databases
 from codebank.runtime.watch.health import is_ready
@@ -71,7 +72,7 @@ class Machine:
             await self._prepare_kafka()
         if settings.demo:
             await seed_all(settings)
-        self.say("starting bank, relay, projector, checkout, statement, audit")
+        self.say(f"starting {', '.join(ROLES)}")
         grace_seconds = settings.stop_grace_seconds + _EXTRA_GRACE_SECONDS
         self.supervisor = Supervisor(_children(settings), self.say, grace_seconds=grace_seconds)
         await self.supervisor.start()
@@ -173,8 +174,8 @@ def _clear(state: Path) -> None:
 
 def _looks_like_ours(state: Path) -> bool:
     names = {item.name for item in state.iterdir()}
-    ours = {"postgres", "logs", "servers", "servers.json", f"{_SECRETS_FILE}.new", f"{RUNNING_FILE}.new"}
-    return names <= ours | {_LOCK_FILE, _SECRETS_FILE, RUNNING_FILE, _LOG_FILE}
+    ours = {"postgres", "logs", "servers", "servers.json", f"{_SECRETS_FILE}.new", f"{SETTINGS_FILE}.new"}
+    return names <= ours | {_LOCK_FILE, _SECRETS_FILE, SETTINGS_FILE, _LOG_FILE}
 
 
 def choose_log(settings: Settings, kind: str | None) -> Settings:
@@ -210,7 +211,7 @@ async def _wait_for_ports(settings: Settings) -> None:
             return check_ports(all_ports(settings), settings.host)
         except PortTaken:
             # Only our own leftovers are worth waiting for.
-            if not (settings.state / RUNNING_FILE).exists() or time.monotonic() > deadline:
+            if not (settings.state / SETTINGS_FILE).exists() or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.2)
 
@@ -241,7 +242,7 @@ async def run_up(
         machine = Machine(settings, say, fresh)
         try:
             await _until(stop, machine.start())
-            _write_privately(settings.state / RUNNING_FILE, settings.environment())
+            _write_privately(settings.state / SETTINGS_FILE, settings.environment())
             (settings.state / _LOG_FILE).write_text(settings.kafka or _EMBEDDED)
             if not stop.is_set():
                 show(settings)
@@ -249,7 +250,7 @@ async def run_up(
             say("stopping")
         finally:
             await machine.stop()
-            (settings.state / RUNNING_FILE).unlink(missing_ok=True)
+            (settings.state / SETTINGS_FILE).unlink(missing_ok=True)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -22,12 +22,9 @@ _BEAT_SECONDS: Final = 0.5
 Work = Callable[[Telemetry, asyncio.Event], Awaitable[None]]
 
 
-def run_role(
-    role: str, work: Work, *, host: str, health_port: int, log_level: str, telemetry: Telemetry | None = None
-) -> None:
+def run_role(role: str, work: Work, telemetry: Telemetry, *, host: str, health_port: int, log_level: str) -> None:
     """Run a role until SIGTERM or SIGINT, then let it finish."""
     configure_logging(role, log_level)
-    telemetry = telemetry or Telemetry(role)
     telemetry.gauge("codebank_info", version("codebank"), role).set(1)
     health = HealthServer(telemetry, host, health_port)
     health.start()

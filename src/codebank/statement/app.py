@@ -24,8 +24,13 @@ from codebank.statement.web import Web
 
 
 @contextlib.asynccontextmanager
-async def running_statement(settings: Settings, telemetry: Telemetry) -> AsyncIterator[tuple[Starlette, Hub]]:
-    """Give the statement's application and the hub of its open pages."""
+async def open_statement(
+    settings: Settings, telemetry: Telemetry, demo_sign_in: tuple[str, str] = ("", "")
+) -> AsyncIterator[tuple[Starlette, Hub]]:
+    """Give the statement's application and the hub of its open pages.
+
+    `demo_sign_in`, an e-mail and a password, is shown on the sign-in page of a demo.
+    """
     dsn = settings.database_url("statement")
     meter = PoolMeter(telemetry, "statement")
     pool = await open_pool(dsn, max_size=settings.pool_size_max, role="statement", meter=meter)
@@ -40,7 +45,7 @@ async def running_statement(settings: Settings, telemetry: Telemetry) -> AsyncIt
     )
     pages = Pages("codebank.statement", site)
     hub = Hub(dsn, telemetry)
-    web = Web(sign_in, pages, hub, settings.secure_cookies, settings.session_hours)
+    web = Web(sign_in, pages, hub, settings.secure_cookies, settings.session_hours, demo_sign_in)
     api = Api(sign_in, settings.checkout_home(), settings.secure_cookies, settings.session_hours)
     app = create_app(
         pages=pages,

@@ -23,7 +23,6 @@ from codebank.statement.query import Place, Query, choose_account, read_place, r
 from codebank.statement.session import SESSION_COOKIE, client_address, require_cardholder, token_of
 from codebank.statement.sign_in import SignIn
 from codebank.statement.store import reading as store
-from codebank.test_cards import DEMO_EMAIL, DEMO_PASSWORD
 
 PAGE_SIZE: Final = 40
 _REFUSED_SHOWN: Final = 20
@@ -40,6 +39,8 @@ class Web:
     hub: Hub
     secure_cookies: bool
     session_hours: int
+    #: E-mail and password that a demo shows.
+    demo_sign_in: tuple[str, str]
 
     def routes(self) -> list[Route]:
         """List the routes of the pages."""
@@ -58,7 +59,8 @@ class Web:
         return self._sign_in_form(request, "", 200)
 
     def _sign_in_form(self, request: Request, problem: str, status: int, retry: int | None = None) -> Response:
-        values = {"problem": problem, "demo_email": DEMO_EMAIL, "demo_password": DEMO_PASSWORD, "cardholder": None}
+        email, password = self.demo_sign_in
+        values = {"problem": problem, "demo_email": email, "demo_password": password, "cardholder": None}
         headers = {"retry-after": str(retry)} if retry else {}
         return self.pages.render(request, "sign_in.html", values, status=status, headers=headers)
 

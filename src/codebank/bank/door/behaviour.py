@@ -13,8 +13,8 @@ from uuid import UUID
 
 from codebank.bank.account import Charge
 from codebank.bank.service import Answer
+from codebank.bank.test_cards import BY_NUMBER, Behaviour, TestCard
 from codebank.errors import Code, CodebankError
-from codebank.test_cards import BY_NUMBER, Behaviour, TestCard
 
 SLOW_SECONDS: Final = 2
 _KEYS_MAX: Final = 10_000

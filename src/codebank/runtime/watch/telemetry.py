@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from codebank.runtime.watch.metrics import METRICS, Metric
+from codebank.runtime.watch.metrics import Metric
 from codebank.runtime.watch.tracing import OFF, Tracer, current, trace_id_of
 
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
@@ -33,9 +34,9 @@ _LIVE_SECONDS: Final = 15
 
 
 class Telemetry:
-    """The metrics and the health of one process; a role shows its own metrics, nobody in particular shows all."""
+    """The metrics and the health of one process."""
 
-    def __init__(self, role: str = "") -> None:
+    def __init__(self, metrics: Iterable[Metric]) -> None:
         # When a counter began is nothing that anybody asks for, and would double what a scrape carries.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -44,14 +45,11 @@ class Telemetry:
         self._beat_at: float | None = None
         self._bound: dict[tuple[str, ...], Metered] = {}
         self._made: dict[str, Metered] = {}
-        for metric in METRICS:
-            # What is counted of another role's is counted nowhere.
-            registry = self.registry if not role or role in metric.roles else None
-            self._made[metric.name] = made = _make(metric, registry)
+        for metric in metrics:
+            self._made[metric.name] = made = _make(metric, self.registry)
             for labels in metric.starts:
                 made.labels(*labels)
-        if role:
-            ProcessCollector(registry=self.registry)
+        ProcessCollector(registry=self.registry)
 
     def counter(self, name: str, *labels: str) -> Counter:
         """Give a counter, bound to its labels."""
@@ -83,7 +81,7 @@ class Telemetry:
         return self._beat_at is None or time.monotonic() - self._beat_at < _LIVE_SECONDS
 
 
-def _make(metric: Metric, registry: CollectorRegistry | None) -> Metered:
+def _make(metric: Metric, registry: CollectorRegistry) -> Metered:
     if metric.kind is Histogram:
         return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
     return metric.kind(metric.name, metric.help, metric.labels, registry=registry)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import NOTHING, carrying
 from codebank.runtime.web.http import problem, read_form
 from codebank.runtime.web.language import LANGUAGES
-from codebank.runtime.web.pages import STATIC_FOLDER, THEMES, Pages
+from codebank.runtime.web.pages import THEMES, Pages
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def create_app(
         routes=[
             *routes,
             Route("/preferences", preferences, methods=["POST"]),
-            Mount("/static", _CachedFiles(directory=STATIC_FOLDER)),
+            Mount("/static", _CachedFiles(pages.static_folders)),
         ],
         lifespan=lifespan,
         middleware=[
@@ -80,7 +81,11 @@ def create_app(
 
 
 class _CachedFiles(StaticFiles):
-    """Static files; an address with `?v=` names its bytes and never changes."""
+    """Static files of several folders; an address with `?v=` names its bytes and never changes."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        super().__init__(directory=folders[0])
+        self.all_directories = list(folders)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

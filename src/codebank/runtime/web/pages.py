@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import resources
@@ -24,7 +24,8 @@ from codebank.runtime.web.language import (
     time_text,
 )
 
-STATIC_FOLDER: Final = Path(str(resources.files("codebank.runtime") / "static"))
+#: What every site shows of its own accord; a room's own files lie in its own folder `static`.
+_SHARED: Final = "codebank.runtime.web"
 THEMES: Final = ("system", "light", "dark")
 
 
@@ -44,10 +45,10 @@ class Site:
 
 
 @lru_cache(maxsize=256)
-def static_url(path: str) -> str:
+def _static_url(folders: Sequence[Path], path: str) -> str:
     """Give the address of a static file; it changes when the file's bytes change, so it may be cached for ever."""
-    digest = hashlib.sha256((STATIC_FOLDER / path).read_bytes()).hexdigest()[:12]
-    return f"/static/{path}?v={digest}"
+    file = next(folder / path for folder in folders if (folder / path).is_file())
+    return f"/static/{path}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
 @dataclass
@@ -57,19 +58,24 @@ class Pages:
     #: Such as `codebank.checkout`.
     package: str
     site: Site
+    #: Folders of static files, the room's own first.
+    static_folders: tuple[Path, ...] = field(init=False)
     words: Words = field(init=False)
     environment: Environment = field(init=False)
 
     def __post_init__(self) -> None:
-        self.words = load_words("codebank.runtime", self.package)
+        self.static_folders = tuple(
+            Path(str(resources.files(package) / "static")) for package in (self.package, _SHARED)
+        )
+        self.words = load_words(_SHARED, self.package)
         self.environment = Environment(
-            loader=ChoiceLoader([PackageLoader(self.package), PackageLoader("codebank.runtime")]),
+            loader=ChoiceLoader([PackageLoader(self.package), PackageLoader(_SHARED)]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.globals["static"] = static_url
+        self.environment.globals["static"] = partial(_static_url, self.static_folders)
         self.environment.globals["site"] = self.site
 
     def language(self, request: Request) -> str:

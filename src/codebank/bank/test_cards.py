@@ -15,11 +15,8 @@ from uuid import UUID
 from codebank.card import with_check_digit
 from codebank.events import CardStatus, DeclineCode
 
-#: The demo's cardholder; a demo has no secrets.
-DEMO_EMAIL: Final = "ana@codebank.example"
-DEMO_PASSWORD: Final = "codebank"  # noqa: S105
-DEMO_NAME: Final = "Ana Clara Souza"
 #: The demo cardholder's account, and those that refuse for what they are.
+DEMO_NAME: Final = "Ana Clara Souza"
 DEMO_ACCOUNT: Final = UUID("01900000-0000-7000-8000-000000000001")
 CLOSED_ACCOUNT: Final = UUID("01900000-0000-7000-8000-000000000002")
 EMPTY_ACCOUNT: Final = UUID("01900000-0000-7000-8000-000000000003")

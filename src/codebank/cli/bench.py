@@ -1,0 +1,77 @@
+"""Measured loads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from codebank.cli.words import answering, data, found_settings, main, talk
+
+
+@contextmanager
+def _durable_server(folder: Path) -> Iterator[str]:
+    """Run a PostgreSQL of the bench's own."""
+    from codebank.machine.postgres import EmbeddedPostgres
+
+    with EmbeddedPostgres(folder) as server:
+        yield server.dsn("postgres", "postgres")
+
+
+@main.group()
+def bench() -> None:
+    """Measure a load on this machine."""
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50))
+@click.option("--seconds", default=2, show_default=True, type=click.IntRange(1, 60), help="Time of one turn.")
+@answering
+def authorize(as_json: bool, rounds: int, seconds: int) -> None:
+    """Measure Authorize beside an echo of the same server and the same rows by plain SQL."""
+    from codebank.lab.bench import bench_authorize, table_of
+
+    result = bench_authorize(_durable_server, rounds, seconds, talk)
+    if as_json:
+        data(result.document())
+    else:
+        click.echo(table_of(result))
+    raise SystemExit(0 if result.proof_agrees else 1)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 50))
+@click.option("--seconds", default=3, show_default=True, type=click.IntRange(1, 60), help="Time of one turn.")
+@click.option("--in-flight", default=32, show_default=True, type=click.IntRange(1, 512))
+@answering
+def metrics(as_json: bool, rounds: int, seconds: int, in_flight: int) -> None:
+    """Measure what counting costs the bank, beside the same bank that counts nothing."""
+    from codebank.lab.overhead import bench_metrics, table_of
+
+    result = bench_metrics(_durable_server, rounds, seconds, in_flight, talk)
+    if as_json:
+        data(result.document())
+    else:
+        click.echo(table_of(result))
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rate", default=100, show_default=True, type=click.IntRange(1, 5000), help="Payments per second.")
+@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 600))
+@answering
+def flow(as_json: bool, rate: int, seconds: int) -> None:
+    """Measure, on the system that runs, how soon after the decision a payment is on the log, statement and index."""
+    from codebank.lab.delay import bench_flow, table_of
+
+    result = asyncio.run(bench_flow(found_settings(), rate, seconds, talk))
+    if as_json:
+        data(result.document())
+    else:
+        click.echo(table_of(result))
+    raise SystemExit(0 if result.failed == 0 else 1)

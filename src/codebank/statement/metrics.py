@@ -1,0 +1,23 @@
+"""What the statement counts: its pages, and the projector."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from codebank.runtime.watch.metrics import counter, gauge, one_each, seconds
+
+PROJECTOR_METRICS: Final = (
+    counter("projector_events", "events that the projector stored", "type"),
+    gauge("projector_lag_events", "events on the log that the projector has not stored", "partition"),
+    gauge("projector_lag_seconds", "age, at most, of the oldest event that is not stored", "partition"),
+    seconds("projector_delay", "time from the bank's commit to the line"),
+    seconds("projector_batch", "time of storing what one read gave"),
+    counter("dead_letters", "records put aside because nobody could read them"),
+    gauge("dead_letters_waiting", "records put aside and not applied since"),
+)
+PAGES_METRICS: Final = (
+    gauge("open_pages", "statement pages that are pushed to"),
+    counter(
+        "sign_ins", "tries to sign in by how they ended", "outcome", starts=one_each("entered", "refused", "too_many")
+    ),
+)
