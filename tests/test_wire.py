@@ -26,6 +26,7 @@ from codebank.events import (
     PaymentEvent,
     PaymentState,
     PaymentStatus,
+    key_of,
 )
 from codebank.money import AMOUNT_MINOR_MAX
 from codebank.wire import MalformedEvent, decode_event, encode_event, event_headers, new_id, utc_now
@@ -59,6 +60,8 @@ payments = st.builds(
     card_id=st.none() | st.uuids(),
     created_at=times,
     updated_at=times,
+    captured_minor=minors,
+    version=st.integers(1, 100),
 )
 cards = st.builds(
     CardState,
@@ -138,7 +141,7 @@ def test_trap_b21_a_value_that_does_not_fit_says_so(value: bytes) -> None:
         decode_event(headers, value)
 
 
-@pytest.mark.parametrize("headers", [{}, {"ce_type": "codebank.unheard"}, {"ce_type": "x" * 500}])
+@pytest.mark.parametrize("headers", [{}, {"ce_type": "another.unheard"}, {"ce_type": "x" * 500}])
 def test_trap_b21_a_record_of_another_program_says_so(headers: dict[str, str]) -> None:
     value, _ = encode_event(opened())
 
@@ -188,3 +191,20 @@ def test_ids_sort_by_the_time_of_their_making() -> None:
 
 def test_trap_b24_the_clock_has_a_zone() -> None:
     assert utc_now().tzinfo is UTC
+
+
+def test_an_event_of_a_type_that_a_newer_bank_made_is_read_as_what_its_name_promises() -> None:
+    story = opened(type="codebank.account.frozen")
+    value, headers = encode_event(story)
+
+    event = decode_event(headers, value)
+
+    assert (event.type, event.sequence, event.account) == (story.type, story.sequence, story.account)
+
+
+def test_an_event_under_another_accounts_key_is_refused() -> None:
+    value, headers = encode_event(opened())
+
+    assert decode_event(headers, value, key_of(UUID(int=2))) == opened()
+    with pytest.raises(MalformedEvent, match="another account's key"):
+        decode_event(headers, value, key_of(UUID(int=3)))

@@ -3,11 +3,15 @@
 Each carries the whole public state of what it tells of, so that a reader needs no other source. Card numbers
 are masked here already; nothing that must stay in the vault ever enters an event.
 
+Enumerations are open: a newer bank may say what this release has no name for, so fields hold text, and a reader keeps
+what it cannot name. It never decides anything from it.
+
 Frozen structs rather than dataclasses: several are made and written for every payment (docs/decisions/0005).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -86,7 +90,8 @@ class AccountState(Struct, frozen=True, kw_only=True, gc=False):
     """An account as it stands after an event."""
 
     holder_name: str
-    status: AccountStatus
+    #: An `AccountStatus`, or what a newer bank calls it.
+    status: str
     currency: str
     limit_minor: int
     #: Balance owed plus holds.
@@ -102,8 +107,11 @@ class PaymentState(Struct, frozen=True, kw_only=True, gc=False):
     """A payment as everyone may see it."""
 
     payment_id: UUID
-    status: PaymentStatus
-    decline_code: DeclineCode | None
+    #: A `PaymentStatus`, or what a newer bank calls it.
+    status: str
+    #: A `DeclineCode`, or what a newer bank calls it.
+    decline_code: str | None
+    #: What was authorised.
     amount_minor: int
     currency: str
     refunded_minor: int
@@ -120,6 +128,10 @@ class PaymentState(Struct, frozen=True, kw_only=True, gc=False):
     card_id: UUID | None
     created_at: datetime
     updated_at: datetime
+    #: What was charged of it, and how often the payment changed, from 1. Events of the first release tell neither:
+    #: `wire.decode_event` says what they mean.
+    captured_minor: int = 0
+    version: int = 0
 
 
 class CardState(Struct, frozen=True, kw_only=True, gc=False):
@@ -130,14 +142,28 @@ class CardState(Struct, frozen=True, kw_only=True, gc=False):
     card_brand: str
     expiry_month: int
     expiry_year: int
-    status: CardStatus
+    #: A `CardStatus`, or what a newer bank calls it.
+    status: str
+
+
+class Cause(Struct, frozen=True, kw_only=True, gc=False):
+    """The operation that an event comes from, so that its key can be held against the event, or made from it."""
+
+    #: Such as `authorize`.
+    kind: str
+    #: Whose key it is: the merchant, or the operator.
+    caller_id: UUID
+    #: SHA-256 of the key, in hexadecimal digits: keys are the callers' own words.
+    key_hash: str
+    #: The version and the keyed hash of the request, in hexadecimal digits.
+    digest: str
 
 
 class Event(Struct, frozen=True, kw_only=True, gc=False):
     """What every event carries."""
 
     event_id: UUID
-    #: One of `EVENT_TYPES`.
+    #: One of `EVENT_TYPES`, or what a newer bank calls it.
     type: str
     account_id: UUID
     #: 1, 2, 3 … per account: a gap is a loss, a repeat is a double.
@@ -145,6 +171,8 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
     occurred_at: datetime
     #: The account after this event.
     account: AccountState
+    #: None where no key was given, and on events of the first release.
+    cause: Cause | None = None
 
 
 class PaymentEvent(Event, frozen=True, kw_only=True, gc=False):
@@ -182,7 +210,19 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {
     ACCOUNT_OPENED: AccountEvent,
 }
 
-PAYMENT_EVENT_TYPES: Final = {
+#: What a type that is not known looks like, by the beginning of its name.
+_SHAPES: Final = (("codebank.payment.", PaymentEvent), ("codebank.card.", CardEvent))
+
+
+def shape_of(event_type: str) -> type[Event]:
+    """Say which shape events of a type have; of one that is not known, what its name promises."""
+    known = EVENT_TYPES.get(event_type)
+    if known is not None:
+        return known
+    return next((shape for prefix, shape in _SHAPES if event_type.startswith(prefix)), Event)
+
+
+PAYMENT_EVENT_TYPES: Final[Mapping[str, str]] = {
     PaymentStatus.APPROVED: PAYMENT_APPROVED,
     PaymentStatus.DECLINED: PAYMENT_DECLINED,
     PaymentStatus.REFUNDED: PAYMENT_REFUNDED,

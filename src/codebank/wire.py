@@ -12,9 +12,10 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
-from codebank.events import EVENT_TYPES, Event, PaymentEvent
+from codebank.events import EVENT_TYPES, Event, PaymentEvent, PaymentState, PaymentStatus, key_of, shape_of
 
 #: CloudEvents `source` of everything that the bank says.
 SOURCE: Final = "/codebank/bank"
@@ -38,7 +39,10 @@ def utc_now() -> datetime:
 
 
 _encoder: Final = msgspec.json.Encoder()
-_decoders: Final = {shape: msgspec.json.Decoder(shape) for shape in set(EVENT_TYPES.values())}
+_shapes: Final[set[type[Event]]] = {Event, *EVENT_TYPES.values()}
+_decoders: Final = {shape: msgspec.json.Decoder(shape) for shape in _shapes}
+#: How our types begin; anything else is another program's.
+_OURS: Final = "codebank."
 
 
 def encode_event(event: Event) -> tuple[bytes, dict[str, str]]:
@@ -70,26 +74,47 @@ def event_headers(
         "ce_sequence": str(sequence),
         "content-type": CONTENT_TYPE,
     }
-    if EVENT_TYPES.get(event_type) is PaymentEvent:
+    if shape_of(event_type) is PaymentEvent:
         headers["ce_payment"] = "true"
     return headers
 
 
-def decode_event(headers: Mapping[str, str], value: bytes) -> Event:
-    """Read an event back from a record.
+def decode_event(headers: Mapping[str, str], value: bytes, key: bytes | None = None) -> Event:
+    """Read an event back from a record; `key` is the record's, where it has one.
 
-    Raises MalformedEvent when the record is of another program, of an unknown type, or its value does not fit.
+    A type that a newer bank made is read as what its name promises, or as an event that tells of its account only.
+    Raises MalformedEvent when the record is of another program, does not fit, or is under another account's key.
     """
     event_type = headers.get("ce_type", "")
-    shape = EVENT_TYPES.get(event_type)
-    if shape is None:
+    if not event_type.startswith(_OURS):
         raise MalformedEvent(f"unknown event type {event_type[:80]!r}")
-    try:
-        event = _decoders[shape].decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedEvent(f"value does not fit {event_type}: {error}") from None
+    event = _decode(event_type, value)
     if event.type != event_type or str(event.event_id) != headers.get("ce_id"):
         raise MalformedEvent("headers and value tell of different events")
     if event.sequence < 1:
         raise MalformedEvent(f"sequence {event.sequence} is not a number of an event")
+    if key is not None and key != key_of(event.account_id):
+        raise MalformedEvent(f"event of account {event.account_id} under another account's key")
+    if isinstance(event, PaymentEvent) and not event.payment.version:
+        return replace(event, payment=_completed(event.payment))
     return event
+
+
+def _decode(event_type: str, value: bytes) -> Event:
+    shape = shape_of(event_type)
+    try:
+        return _decoders[shape].decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if event_type in EVENT_TYPES:
+            raise MalformedEvent(f"value does not fit {event_type}: {error}") from None
+    try:
+        # A newer bank may have filled its own shape otherwise; what every event carries still counts.
+        return _decoders[Event].decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedEvent(f"value does not fit {event_type[:80]}: {error}") from None
+
+
+def _completed(payment: PaymentState) -> PaymentState:
+    """Say what an event of the first release means: it charged at once, and gave back whole or not at all."""
+    captured_minor = 0 if payment.status == PaymentStatus.DECLINED else payment.amount_minor
+    return replace(payment, captured_minor=captured_minor, version=2 if payment.refunded_minor else 1)

@@ -96,7 +96,7 @@ async def test_replaying_what_still_cannot_be_read_says_why(desk: Desk) -> None:
     (done,) = await replay(desk.pool, None)
 
     assert not done.is_applied
-    assert "unknown event type" in done.outcome
+    assert "does not fit codebank.payment.imagined" in done.outcome
     assert [letter.replayed_at for letter in await read_letters(desk.pool)] == [None]
     with pytest.raises(LookupError, match=r"codebank\.payments/3/77"):
         await replay(desk.pool, [Origin.parse("codebank.payments/3/77")])

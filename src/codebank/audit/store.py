@@ -118,7 +118,9 @@ async def broken_chains(connection: Connection) -> AsyncIterator[tuple[UUID, int
         async for row in stream(connection, "select account_id, entry_number, entry_hash from account")
     }
     of, chain = None, Chain()
-    async for row in stream(connection, "select * from entry order by account_id, entry_number"):
+    async for row in stream(
+        connection, f"select {', '.join(Entry.__struct_fields__)} from entry order by account_id, entry_number"
+    ):
         if row["account_id"] != of:
             if of is not None and (broken := _broken(chain, last.pop(of, None))):
                 yield of, broken

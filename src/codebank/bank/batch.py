@@ -13,18 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import asyncpg
-
 from codebank.bank.account import Charge
 from codebank.bank.service import Answer
 from codebank.errors import Code, CodebankError
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.postgres.errors import CONNECTION_ERRORS, OUTAGES
 from codebank.runtime.watch.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-#: What a transaction raises that waited for another one in vain; nothing of it was committed.
-LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 Result = Answer | CodebankError
 CarryOut = Callable[[Sequence[Charge]], Awaitable[list[Result]]]
@@ -123,7 +118,7 @@ class Batcher:
             log.warning("no connection to the database: %s", type(error).__name__)
             return [_unavailable()] * len(charges)
         except Exception as error:
-            if len(charges) == 1 and isinstance(error, LOCK_ERRORS):
+            if len(charges) == 1 and isinstance(error, OUTAGES):
                 return [_unavailable()]
             if len(charges) == 1:
                 log.error("a charge failed", exc_info=error)
@@ -138,7 +133,7 @@ def reaching_database() -> Iterator[None]:
     """Turn a lost database, or a lock waited for in vain, into an answer that says to repeat."""
     try:
         yield
-    except (*CONNECTION_ERRORS, *LOCK_ERRORS) as error:
+    except OUTAGES as error:
         log.warning("no answer from the database: %s", type(error).__name__)
         raise _unavailable() from None
 

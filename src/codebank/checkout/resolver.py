@@ -11,7 +11,7 @@ from uuid import UUID
 from codebank.checkout import store
 from codebank.checkout.order import Outcome, should_cancel
 from codebank.checkout.service import Shop
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.watch.telemetry import fields
 from codebank.wire import utc_now
 
@@ -35,7 +35,7 @@ class Resolver:
             try:
                 found = await self.resolve_once()
                 await self._report()
-            except CONNECTION_ERRORS as error:
+            except OUTAGES as error:
                 log.warning("resolver waits for its database: %s", type(error).__name__)
                 found = 0
             if not found:

@@ -14,7 +14,7 @@ from codebank.settings import DATABASES, READER_ROLE, Settings
 @answering
 def databases() -> None:
     """Make the databases and their roles on the server of CODEBANK_POSTGRES. Safe to repeat."""
-    from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+    from codebank.runtime.postgres.errors import OUTAGES
     from codebank.runtime.postgres.provision import prepare_databases
 
     settings = Settings.load(os.environ)
@@ -23,7 +23,7 @@ def databases() -> None:
     preparing = prepare_databases(settings.admin_url(), DATABASES, READER_ROLE, settings.role_passwords())
     try:
         asyncio.run(preparing)
-    except CONNECTION_ERRORS as error:
+    except OUTAGES as error:
         raise CodebankError(Code.UNAVAILABLE, f"{settings.postgres} does not let us in: {error}") from error
     talk(f"{', '.join(DATABASES)} are there, and the reader {READER_ROLE}")
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from codebank.events import key_of
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.postgres.errors import OUTAGES
 
 PARTITIONS: Final = 12
 
@@ -29,7 +29,7 @@ class LogUnavailable(Exception):
 
 
 #: What a log may raise while it, or the database that keeps it, is out of reach.
-LOG_ERRORS: Final = (LogUnavailable, *CONNECTION_ERRORS)
+LOG_ERRORS: Final = (LogUnavailable, *OUTAGES)
 
 
 @dataclass(frozen=True, slots=True)

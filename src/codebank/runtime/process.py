@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
+from codebank.errors import CodebankError
 from codebank.runtime.watch.telemetry import HealthServer, Telemetry, configure_logging, fields
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,45 @@ async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
         loop.add_signal_handler(number, on_signal)
     log.info("starting", extra=fields(role=role))
     _tune_garbage_collection()
-    beating = asyncio.create_task(_keep_beating(telemetry))
     try:
-        await work(telemetry, stop)
-    finally:
-        beating.cancel()
+        async with background(_keep_beating(telemetry)):
+            await work(telemetry, stop)
+    except CodebankError:
+        raise  # said at the start in words that the operator understands
+    except Exception as error:
+        # Whoever keeps this role starts it anew: better than one that goes on without a part of itself.
+        log.critical("the role ends by an error that it does not know", extra=fields(role=role), exc_info=error)
+        raise SystemExit(1) from None
     log.info("stopped", extra=fields(role=role))
+
+
+@contextlib.asynccontextmanager
+async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do endless work beside the block; none of it ends alone.
+
+    Work that ends by an error, or that ends at all, ends the block with it, and so the role: whoever keeps the role
+    starts it anew. On leaving, the work is cancelled and waited for. The error is the work's own, not a group's.
+    """
+    names = [getattr(work, "__qualname__", "work") for work in works]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_endless(work, name), name=name) for work, name in zip(works, names, strict=True)
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) == 1:
+            raise errors.exceptions[0] from None
+        raise
+
+
+async def _endless(work: Coroutine[Any, Any, None], name: str) -> None:
+    await work
+    raise RuntimeError(f"{name} ended by itself")
 
 
 async def _keep_beating(telemetry: Telemetry) -> None:

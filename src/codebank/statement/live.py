@@ -18,7 +18,8 @@ from uuid import UUID
 import asyncpg
 
 from codebank.eventlog.log import partition_of_account
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS, listening
+from codebank.runtime.postgres.errors import OUTAGES
+from codebank.runtime.postgres.pool import listening
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.statement.store.reading import read_behind
 
@@ -56,7 +57,7 @@ class Hub:
     async def _watch(self, pool: asyncpg.Pool) -> None:
         """Look again and again how fresh the partitions are, and wake the pages where that turned."""
         while True:
-            with contextlib.suppress(*CONNECTION_ERRORS):
+            with contextlib.suppress(*OUTAGES):
                 async with pool.acquire() as connection:
                     behind = await read_behind(connection, _BEHIND_SECONDS)
                 turned, self._behind = behind.keys() ^ self._behind.keys(), behind

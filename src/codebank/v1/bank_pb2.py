@@ -26,21 +26,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63odebank/v1/bank.proto\x12\x0b\x63odebank.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"/\n\x05Money\x12\x14\n\x0c\x61mount_minor\x18\x01 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\"R\n\x08\x43\x61rdData\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpiry_month\x18\x02 \x01(\x05\x12\x13\n\x0b\x65xpiry_year\x18\x03 \x01(\x05\x12\x0b\n\x03\x63vv\x18\x04 \x01(\t\"\xc0\x01\n\x10\x41uthorizeRequest\x12*\n\tcard_data\x18\x01 \x01(\x0b\x32\x15.codebank.v1.CardDataH\x00\x12\x14\n\ncard_token\x18\x02 \x01(\tH\x00\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.codebank.v1.Money\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08parcelas\x18\x05 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\tB\x06\n\x04\x63\x61rd\"L\n\x11\x41uthorizeResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.codebank.v1.Payment\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"I\n\x16\x41uthorizeStreamRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.codebank.v1.AuthorizeRequest\"H\n\x17\x41uthorizeStreamResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.codebank.v1.AuthorizeResult\"\x8e\x01\n\x0f\x41uthorizeResult\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.codebank.v1.AuthorizeResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xc8\x03\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.codebank.v1.PaymentStatus\x12.\n\x0c\x64\x65\x63line_code\x18\x03 \x01(\x0e\x32\x18.codebank.v1.DeclineCode\x12#\n\x06\x61\x64vice\x18\x04 \x01(\x0e\x32\x13.codebank.v1.Advice\x12\x15\n\rresponse_code\x18\x05 \x01(\t\x12\"\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.codebank.v1.Money\x12$\n\x08refunded\x18\x07 \x01(\x0b\x32\x12.codebank.v1.Money\x12\x13\n\x0b\x63\x61rd_masked\x18\x08 \x01(\t\x12\x12\n\ncard_brand\x18\t \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x10\n\x08parcelas\x18\x0b \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\rCancelRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\"\xdc\x01\n\x0e\x43\x61ncelResponse\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.codebank.v1.CancelResponse.Outcome\x12%\n\x07payment\x18\x02 \x01(\x0b\x32\x14.codebank.v1.Payment\"m\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTCOME_KEY_CLOSED\x10\x01\x12\x14\n\x10OUTCOME_REFUNDED\x10\x02\x12\x1b\n\x17OUTCOME_NOTHING_CHARGED\x10\x03\"M\n\x11GetPaymentRequest\x12\x14\n\npayment_id\x18\x01 \x01(\tH\x00\x12\x19\n\x0fidempotency_key\x18\x02 \x01(\tH\x00\x42\x07\n\x05which\";\n\x12GetPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.codebank.v1.Payment\"D\n\nNewAccount\x12\x13\n\x0bholder_name\x18\x01 \x01(\t\x12!\n\x05limit\x18\x02 \x01(\x0b\x32\x12.codebank.v1.Money\"|\n\x10IssueCardRequest\x12.\n\x0bnew_account\x18\x01 \x01(\x0b\x32\x17.codebank.v1.NewAccountH\x00\x12\x14\n\naccount_id\x18\x02 \x01(\tH\x00\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tB\t\n\x07\x61\x63\x63ount\"Q\n\x11IssueCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card\x12\x0e\n\x06number\x18\x02 \x01(\t\x12\x0b\n\x03\x63vv\x18\x03 \x01(\t\"\x87\x02\n\x04\x43\x61rd\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0e\n\x06masked\x18\x04 \x01(\t\x12\r\n\x05\x62rand\x18\x05 \x01(\t\x12\x14\n\x0c\x65xpiry_month\x18\x06 \x01(\x05\x12\x13\n\x0b\x65xpiry_year\x18\x07 \x01(\x05\x12\'\n\x06status\x18\x08 \x01(\x0e\x32\x17.codebank.v1.CardStatus\x12\x13\n\x0bholder_name\x18\t \x01(\t\x12!\n\x05limit\x18\n \x01(\x0b\x32\x12.codebank.v1.Money\x12 \n\x04used\x18\x0b \x01(\x0b\x32\x12.codebank.v1.Money\"!\n\x0eGetCardRequest\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\"2\n\x0fGetCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card\"\xb3\x01\n\x10\x42lockCardRequest\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.codebank.v1.BlockCardRequest.Reason\"X\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_BLOCKED\x10\x01\x12\x0f\n\x0bREASON_LOST\x10\x02\x12\x11\n\rREASON_STOLEN\x10\x03\"4\n\x11\x42lockCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card\"%\n\x12UnblockCardRequest\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\"6\n\x13UnblockCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card*\x86\x01\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17PAYMENT_STATUS_APPROVED\x10\x01\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_REFUNDED\x10\x03*\xee\x03\n\x0b\x44\x65\x63lineCode\x12\x1c\n\x18\x44\x45\x43LINE_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44\x45\x43LINE_CODE_INVALID_NUMBER\x10\x01\x12\x1a\n\x16\x44\x45\x43LINE_CODE_WRONG_CVV\x10\x02\x12\x1d\n\x19\x44\x45\x43LINE_CODE_EXPIRED_CARD\x10\x03\x12\x1d\n\x19\x44\x45\x43LINE_CODE_WRONG_EXPIRY\x10\x04\x12\x1d\n\x19\x44\x45\x43LINE_CODE_CARD_BLOCKED\x10\x05\x12\x1a\n\x16\x44\x45\x43LINE_CODE_CARD_LOST\x10\x06\x12\x1c\n\x18\x44\x45\x43LINE_CODE_CARD_STOLEN\x10\x07\x12\x1f\n\x1b\x44\x45\x43LINE_CODE_ACCOUNT_CLOSED\x10\x08\x12\x1f\n\x1b\x44\x45\x43LINE_CODE_LIMIT_EXCEEDED\x10\t\x12\"\n\x1e\x44\x45\x43LINE_CODE_TOO_MANY_ATTEMPTS\x10\n\x12 \n\x1c\x44\x45\x43LINE_CODE_SUSPECTED_FRAUD\x10\x0b\x12\"\n\x1e\x44\x45\x43LINE_CODE_CURRENCY_NOT_HELD\x10\x0c\x12!\n\x1d\x44\x45\x43LINE_CODE_INVALID_MERCHANT\x10\r\x12\x1e\n\x1a\x44\x45\x43LINE_CODE_CANCELLED_KEY\x10\x0e*r\n\x06\x41\x64vice\x12\x16\n\x12\x41\x44VICE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x44VICE_FIX_THE_DATA\x10\x01\x12\x1a\n\x16\x41\x44VICE_TRY_AGAIN_LATER\x10\x02\x12\x1b\n\x17\x41\x44VICE_DO_NOT_TRY_AGAIN\x10\x03*\x88\x01\n\nCardStatus\x12\x1b\n\x17\x43\x41RD_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41RD_STATUS_ACTIVE\x10\x01\x12\x17\n\x13\x43\x41RD_STATUS_BLOCKED\x10\x02\x12\x14\n\x10\x43\x41RD_STATUS_LOST\x10\x03\x12\x16\n\x12\x43\x41RD_STATUS_STOLEN\x10\x04\x32\xf6\x04\n\x04\x42\x61nk\x12J\n\tAuthorize\x12\x1d.codebank.v1.AuthorizeRequest\x1a\x1e.codebank.v1.AuthorizeResponse\x12`\n\x0f\x41uthorizeStream\x12#.codebank.v1.AuthorizeStreamRequest\x1a$.codebank.v1.AuthorizeStreamResponse(\x01\x30\x01\x12\x41\n\x06\x43\x61ncel\x12\x1a.codebank.v1.CancelRequest\x1a\x1b.codebank.v1.CancelResponse\x12M\n\nGetPayment\x12\x1e.codebank.v1.GetPaymentRequest\x1a\x1f.codebank.v1.GetPaymentResponse\x12J\n\tIssueCard\x12\x1d.codebank.v1.IssueCardRequest\x1a\x1e.codebank.v1.IssueCardResponse\x12\x44\n\x07GetCard\x12\x1b.codebank.v1.GetCardRequest\x1a\x1c.codebank.v1.GetCardResponse\x12J\n\tBlockCard\x12\x1d.codebank.v1.BlockCardRequest\x1a\x1e.codebank.v1.BlockCardResponse\x12P\n\x0bUnblockCard\x12\x1f.codebank.v1.UnblockCardRequest\x1a .codebank.v1.UnblockCardResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63odebank/v1/bank.proto\x12\x0b\x63odebank.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"/\n\x05Money\x12\x14\n\x0c\x61mount_minor\x18\x01 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\"R\n\x08\x43\x61rdData\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpiry_month\x18\x02 \x01(\x05\x12\x13\n\x0b\x65xpiry_year\x18\x03 \x01(\x05\x12\x0b\n\x03\x63vv\x18\x04 \x01(\t\"\xc0\x01\n\x10\x41uthorizeRequest\x12*\n\tcard_data\x18\x01 \x01(\x0b\x32\x15.codebank.v1.CardDataH\x00\x12\x14\n\ncard_token\x18\x02 \x01(\tH\x00\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.codebank.v1.Money\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08parcelas\x18\x05 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\tB\x06\n\x04\x63\x61rd\"L\n\x11\x41uthorizeResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.codebank.v1.Payment\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"I\n\x16\x41uthorizeStreamRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.codebank.v1.AuthorizeRequest\"H\n\x17\x41uthorizeStreamResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.codebank.v1.AuthorizeResult\"\x8e\x01\n\x0f\x41uthorizeResult\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.codebank.v1.AuthorizeResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xff\x03\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.codebank.v1.PaymentStatus\x12.\n\x0c\x64\x65\x63line_code\x18\x03 \x01(\x0e\x32\x18.codebank.v1.DeclineCode\x12#\n\x06\x61\x64vice\x18\x04 \x01(\x0e\x32\x13.codebank.v1.Advice\x12\x15\n\rresponse_code\x18\x05 \x01(\t\x12\"\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.codebank.v1.Money\x12$\n\x08refunded\x18\x07 \x01(\x0b\x32\x12.codebank.v1.Money\x12\x13\n\x0b\x63\x61rd_masked\x18\x08 \x01(\t\x12\x12\n\ncard_brand\x18\t \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x10\n\x08parcelas\x18\x0b \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08\x63\x61ptured\x18\x0f \x01(\x0b\x32\x12.codebank.v1.Money\x12\x0f\n\x07version\x18\x10 \x01(\x05\"(\n\rCancelRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\"\xdc\x01\n\x0e\x43\x61ncelResponse\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.codebank.v1.CancelResponse.Outcome\x12%\n\x07payment\x18\x02 \x01(\x0b\x32\x14.codebank.v1.Payment\"m\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTCOME_KEY_CLOSED\x10\x01\x12\x14\n\x10OUTCOME_REFUNDED\x10\x02\x12\x1b\n\x17OUTCOME_NOTHING_CHARGED\x10\x03\"M\n\x11GetPaymentRequest\x12\x14\n\npayment_id\x18\x01 \x01(\tH\x00\x12\x19\n\x0fidempotency_key\x18\x02 \x01(\tH\x00\x42\x07\n\x05which\";\n\x12GetPaymentResponse\x12%\n\x07payment\x18\x01 \x01(\x0b\x32\x14.codebank.v1.Payment\"D\n\nNewAccount\x12\x13\n\x0bholder_name\x18\x01 \x01(\t\x12!\n\x05limit\x18\x02 \x01(\x0b\x32\x12.codebank.v1.Money\"|\n\x10IssueCardRequest\x12.\n\x0bnew_account\x18\x01 \x01(\x0b\x32\x17.codebank.v1.NewAccountH\x00\x12\x14\n\naccount_id\x18\x02 \x01(\tH\x00\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tB\t\n\x07\x61\x63\x63ount\"c\n\x11IssueCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card\x12\x0e\n\x06number\x18\x02 \x01(\t\x12\x0b\n\x03\x63vv\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\x87\x02\n\x04\x43\x61rd\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0e\n\x06masked\x18\x04 \x01(\t\x12\r\n\x05\x62rand\x18\x05 \x01(\t\x12\x14\n\x0c\x65xpiry_month\x18\x06 \x01(\x05\x12\x13\n\x0b\x65xpiry_year\x18\x07 \x01(\x05\x12\'\n\x06status\x18\x08 \x01(\x0e\x32\x17.codebank.v1.CardStatus\x12\x13\n\x0bholder_name\x18\t \x01(\t\x12!\n\x05limit\x18\n \x01(\x0b\x32\x12.codebank.v1.Money\x12 \n\x04used\x18\x0b \x01(\x0b\x32\x12.codebank.v1.Money\"!\n\x0eGetCardRequest\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\"2\n\x0fGetCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card\"\xcc\x01\n\x10\x42lockCardRequest\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.codebank.v1.BlockCardRequest.Reason\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"X\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_BLOCKED\x10\x01\x12\x0f\n\x0bREASON_LOST\x10\x02\x12\x11\n\rREASON_STOLEN\x10\x03\"4\n\x11\x42lockCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card\">\n\x12UnblockCardRequest\x12\x0f\n\x07\x63\x61rd_id\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"6\n\x13UnblockCardResponse\x12\x1f\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x11.codebank.v1.Card*\x86\x01\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17PAYMENT_STATUS_APPROVED\x10\x01\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_REFUNDED\x10\x03*\xee\x03\n\x0b\x44\x65\x63lineCode\x12\x1c\n\x18\x44\x45\x43LINE_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44\x45\x43LINE_CODE_INVALID_NUMBER\x10\x01\x12\x1a\n\x16\x44\x45\x43LINE_CODE_WRONG_CVV\x10\x02\x12\x1d\n\x19\x44\x45\x43LINE_CODE_EXPIRED_CARD\x10\x03\x12\x1d\n\x19\x44\x45\x43LINE_CODE_WRONG_EXPIRY\x10\x04\x12\x1d\n\x19\x44\x45\x43LINE_CODE_CARD_BLOCKED\x10\x05\x12\x1a\n\x16\x44\x45\x43LINE_CODE_CARD_LOST\x10\x06\x12\x1c\n\x18\x44\x45\x43LINE_CODE_CARD_STOLEN\x10\x07\x12\x1f\n\x1b\x44\x45\x43LINE_CODE_ACCOUNT_CLOSED\x10\x08\x12\x1f\n\x1b\x44\x45\x43LINE_CODE_LIMIT_EXCEEDED\x10\t\x12\"\n\x1e\x44\x45\x43LINE_CODE_TOO_MANY_ATTEMPTS\x10\n\x12 \n\x1c\x44\x45\x43LINE_CODE_SUSPECTED_FRAUD\x10\x0b\x12\"\n\x1e\x44\x45\x43LINE_CODE_CURRENCY_NOT_HELD\x10\x0c\x12!\n\x1d\x44\x45\x43LINE_CODE_INVALID_MERCHANT\x10\r\x12\x1e\n\x1a\x44\x45\x43LINE_CODE_CANCELLED_KEY\x10\x0e*r\n\x06\x41\x64vice\x12\x16\n\x12\x41\x44VICE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x44VICE_FIX_THE_DATA\x10\x01\x12\x1a\n\x16\x41\x44VICE_TRY_AGAIN_LATER\x10\x02\x12\x1b\n\x17\x41\x44VICE_DO_NOT_TRY_AGAIN\x10\x03*\x88\x01\n\nCardStatus\x12\x1b\n\x17\x43\x41RD_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41RD_STATUS_ACTIVE\x10\x01\x12\x17\n\x13\x43\x41RD_STATUS_BLOCKED\x10\x02\x12\x14\n\x10\x43\x41RD_STATUS_LOST\x10\x03\x12\x16\n\x12\x43\x41RD_STATUS_STOLEN\x10\x04\x32\xf6\x04\n\x04\x42\x61nk\x12J\n\tAuthorize\x12\x1d.codebank.v1.AuthorizeRequest\x1a\x1e.codebank.v1.AuthorizeResponse\x12`\n\x0f\x41uthorizeStream\x12#.codebank.v1.AuthorizeStreamRequest\x1a$.codebank.v1.AuthorizeStreamResponse(\x01\x30\x01\x12\x41\n\x06\x43\x61ncel\x12\x1a.codebank.v1.CancelRequest\x1a\x1b.codebank.v1.CancelResponse\x12M\n\nGetPayment\x12\x1e.codebank.v1.GetPaymentRequest\x1a\x1f.codebank.v1.GetPaymentResponse\x12J\n\tIssueCard\x12\x1d.codebank.v1.IssueCardRequest\x1a\x1e.codebank.v1.IssueCardResponse\x12\x44\n\x07GetCard\x12\x1b.codebank.v1.GetCardRequest\x1a\x1c.codebank.v1.GetCardResponse\x12J\n\tBlockCard\x12\x1d.codebank.v1.BlockCardRequest\x1a\x1e.codebank.v1.BlockCardResponse\x12P\n\x0bUnblockCard\x12\x1f.codebank.v1.UnblockCardRequest\x1a .codebank.v1.UnblockCardResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codebank.v1.bank_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYMENTSTATUS']._serialized_start=2625
-  _globals['_PAYMENTSTATUS']._serialized_end=2759
-  _globals['_DECLINECODE']._serialized_start=2762
-  _globals['_DECLINECODE']._serialized_end=3256
-  _globals['_ADVICE']._serialized_start=3258
-  _globals['_ADVICE']._serialized_end=3372
-  _globals['_CARDSTATUS']._serialized_start=3375
-  _globals['_CARDSTATUS']._serialized_end=3511
+  _globals['_PAYMENTSTATUS']._serialized_start=2748
+  _globals['_PAYMENTSTATUS']._serialized_end=2882
+  _globals['_DECLINECODE']._serialized_start=2885
+  _globals['_DECLINECODE']._serialized_end=3379
+  _globals['_ADVICE']._serialized_start=3381
+  _globals['_ADVICE']._serialized_end=3495
+  _globals['_CARDSTATUS']._serialized_start=3498
+  _globals['_CARDSTATUS']._serialized_end=3634
   _globals['_MONEY']._serialized_start=97
   _globals['_MONEY']._serialized_end=144
   _globals['_CARDDATA']._serialized_start=146
@@ -56,39 +56,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZERESULT']._serialized_start=653
   _globals['_AUTHORIZERESULT']._serialized_end=795
   _globals['_PAYMENT']._serialized_start=798
-  _globals['_PAYMENT']._serialized_end=1254
-  _globals['_CANCELREQUEST']._serialized_start=1256
-  _globals['_CANCELREQUEST']._serialized_end=1296
-  _globals['_CANCELRESPONSE']._serialized_start=1299
-  _globals['_CANCELRESPONSE']._serialized_end=1519
-  _globals['_CANCELRESPONSE_OUTCOME']._serialized_start=1410
-  _globals['_CANCELRESPONSE_OUTCOME']._serialized_end=1519
-  _globals['_GETPAYMENTREQUEST']._serialized_start=1521
-  _globals['_GETPAYMENTREQUEST']._serialized_end=1598
-  _globals['_GETPAYMENTRESPONSE']._serialized_start=1600
-  _globals['_GETPAYMENTRESPONSE']._serialized_end=1659
-  _globals['_NEWACCOUNT']._serialized_start=1661
-  _globals['_NEWACCOUNT']._serialized_end=1729
-  _globals['_ISSUECARDREQUEST']._serialized_start=1731
-  _globals['_ISSUECARDREQUEST']._serialized_end=1855
-  _globals['_ISSUECARDRESPONSE']._serialized_start=1857
-  _globals['_ISSUECARDRESPONSE']._serialized_end=1938
-  _globals['_CARD']._serialized_start=1941
-  _globals['_CARD']._serialized_end=2204
-  _globals['_GETCARDREQUEST']._serialized_start=2206
-  _globals['_GETCARDREQUEST']._serialized_end=2239
-  _globals['_GETCARDRESPONSE']._serialized_start=2241
-  _globals['_GETCARDRESPONSE']._serialized_end=2291
-  _globals['_BLOCKCARDREQUEST']._serialized_start=2294
-  _globals['_BLOCKCARDREQUEST']._serialized_end=2473
-  _globals['_BLOCKCARDREQUEST_REASON']._serialized_start=2385
-  _globals['_BLOCKCARDREQUEST_REASON']._serialized_end=2473
-  _globals['_BLOCKCARDRESPONSE']._serialized_start=2475
-  _globals['_BLOCKCARDRESPONSE']._serialized_end=2527
-  _globals['_UNBLOCKCARDREQUEST']._serialized_start=2529
-  _globals['_UNBLOCKCARDREQUEST']._serialized_end=2566
-  _globals['_UNBLOCKCARDRESPONSE']._serialized_start=2568
-  _globals['_UNBLOCKCARDRESPONSE']._serialized_end=2622
-  _globals['_BANK']._serialized_start=3514
-  _globals['_BANK']._serialized_end=4144
+  _globals['_PAYMENT']._serialized_end=1309
+  _globals['_CANCELREQUEST']._serialized_start=1311
+  _globals['_CANCELREQUEST']._serialized_end=1351
+  _globals['_CANCELRESPONSE']._serialized_start=1354
+  _globals['_CANCELRESPONSE']._serialized_end=1574
+  _globals['_CANCELRESPONSE_OUTCOME']._serialized_start=1465
+  _globals['_CANCELRESPONSE_OUTCOME']._serialized_end=1574
+  _globals['_GETPAYMENTREQUEST']._serialized_start=1576
+  _globals['_GETPAYMENTREQUEST']._serialized_end=1653
+  _globals['_GETPAYMENTRESPONSE']._serialized_start=1655
+  _globals['_GETPAYMENTRESPONSE']._serialized_end=1714
+  _globals['_NEWACCOUNT']._serialized_start=1716
+  _globals['_NEWACCOUNT']._serialized_end=1784
+  _globals['_ISSUECARDREQUEST']._serialized_start=1786
+  _globals['_ISSUECARDREQUEST']._serialized_end=1910
+  _globals['_ISSUECARDRESPONSE']._serialized_start=1912
+  _globals['_ISSUECARDRESPONSE']._serialized_end=2011
+  _globals['_CARD']._serialized_start=2014
+  _globals['_CARD']._serialized_end=2277
+  _globals['_GETCARDREQUEST']._serialized_start=2279
+  _globals['_GETCARDREQUEST']._serialized_end=2312
+  _globals['_GETCARDRESPONSE']._serialized_start=2314
+  _globals['_GETCARDRESPONSE']._serialized_end=2364
+  _globals['_BLOCKCARDREQUEST']._serialized_start=2367
+  _globals['_BLOCKCARDREQUEST']._serialized_end=2571
+  _globals['_BLOCKCARDREQUEST_REASON']._serialized_start=2483
+  _globals['_BLOCKCARDREQUEST_REASON']._serialized_end=2571
+  _globals['_BLOCKCARDRESPONSE']._serialized_start=2573
+  _globals['_BLOCKCARDRESPONSE']._serialized_end=2625
+  _globals['_UNBLOCKCARDREQUEST']._serialized_start=2627
+  _globals['_UNBLOCKCARDREQUEST']._serialized_end=2689
+  _globals['_UNBLOCKCARDRESPONSE']._serialized_start=2691
+  _globals['_UNBLOCKCARDRESPONSE']._serialized_end=2745
+  _globals['_BANK']._serialized_start=3637
+  _globals['_BANK']._serialized_end=4267
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,8 @@ The bank's promise: what a merchant and an operator may ask of it.
 Amounts are 64-bit integers of minor units (centavos) with an ISO 4217 code.
 A decline is an answer, not an error. Errors carry google.rpc details:
 BadRequest (field violations), ErrorInfo (reason), RetryInfo (when to retry).
+Enumerations are open: a newer bank may answer a value that is not listed here.
+What a caller does not understand it asks again, or cancels; it never guesses.
 A merchant signs calls with the metadata `authorization: Bearer <API key>`,
 an operator with the operator's key.
 """
@@ -237,7 +239,9 @@ class AuthorizeResponse(_message.Message):
     PAYMENT_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when this is the first answer given again."""
+    """True when this is the first answer given again, whatever happened to the payment since. A cancelled key
+    answers what it is now: cancelled or refunded, for ever.
+    """
     @_builtins.property
     def payment(self) -> Global___Payment: ...
     def __init__(
@@ -343,6 +347,8 @@ class Payment(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    CAPTURED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     status: Global___PaymentStatus.ValueType
     decline_code: Global___DeclineCode.ValueType
@@ -355,6 +361,8 @@ class Payment(_message.Message):
     description: _builtins.str
     parcelas: _builtins.int
     idempotency_key: _builtins.str
+    version: _builtins.int
+    """How often the payment changed, from 1."""
     @_builtins.property
     def amount(self) -> Global___Money: ...
     @_builtins.property
@@ -363,6 +371,10 @@ class Payment(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def captured(self) -> Global___Money:
+        """What was charged of the amount so far; 0 where nothing was."""
+
     def __init__(
         self,
         *,
@@ -380,10 +392,12 @@ class Payment(_message.Message):
         idempotency_key: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        captured: Global___Money | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "refunded", b"refunded", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "created_at", b"created_at", "refunded", b"refunded", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "amount", b"amount", "card_brand", b"card_brand", "card_masked", b"card_masked", "created_at", b"created_at", "decline_code", b"decline_code", "description", b"description", "idempotency_key", b"idempotency_key", "parcelas", b"parcelas", "payment_id", b"payment_id", "refunded", b"refunded", "response_code", b"response_code", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "amount", b"amount", "captured", b"captured", "card_brand", b"card_brand", "card_masked", b"card_masked", "created_at", b"created_at", "decline_code", b"decline_code", "description", b"description", "idempotency_key", b"idempotency_key", "parcelas", b"parcelas", "payment_id", b"payment_id", "refunded", b"refunded", "response_code", b"response_code", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -533,7 +547,7 @@ class IssueCardRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     idempotency_key: _builtins.str
-    """Makes a repeat safe: the same key gives the same card (without its number again)."""
+    """The operator's own key: the same request gives the first answer again, without the number."""
     @_builtins.property
     def new_account(self) -> Global___NewAccount: ...
     def __init__(
@@ -560,9 +574,12 @@ class IssueCardResponse(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     CVV_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     number: _builtins.str
     """Shown once, when the card is made; empty on a repeat."""
     cvv: _builtins.str
+    replayed: _builtins.bool
+    """True when this is the first answer given again."""
     @_builtins.property
     def card(self) -> Global___Card: ...
     def __init__(
@@ -571,10 +588,11 @@ class IssueCardResponse(_message.Message):
         card: Global___Card | None = ...,
         number: _builtins.str = ...,
         cvv: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "cvv", b"cvv", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "cvv", b"cvv", "number", b"number", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -693,17 +711,21 @@ class BlockCardRequest(_message.Message):
 
     CARD_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     card_id: _builtins.str
     reason: Global___BlockCardRequest.Reason.ValueType
+    idempotency_key: _builtins.str
+    """Optional: the operator's own key."""
     def __init__(
         self,
         *,
         card_id: _builtins.str = ...,
         reason: Global___BlockCardRequest.Reason.ValueType = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_id", b"card_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_id", b"card_id", "idempotency_key", b"idempotency_key", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -734,15 +756,19 @@ class UnblockCardRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CARD_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     card_id: _builtins.str
+    idempotency_key: _builtins.str
+    """Optional: the operator's own key."""
     def __init__(
         self,
         *,
         card_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_id", b"card_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_id", b"card_id", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

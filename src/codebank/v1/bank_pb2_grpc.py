@@ -94,7 +94,8 @@ class BankServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Make sure that this key is never charged, or give back what it charged.
+        """Make sure that this key is never charged, or give back what it charged. Needs no key of its own: once done, it
+        stays done. A key that was used for something else than Authorize is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -6,6 +6,8 @@ The bank's promise: what a merchant and an operator may ask of it.
 Amounts are 64-bit integers of minor units (centavos) with an ISO 4217 code.
 A decline is an answer, not an error. Errors carry google.rpc details:
 BadRequest (field violations), ErrorInfo (reason), RetryInfo (when to retry).
+Enumerations are open: a newer bank may answer a value that is not listed here.
+What a caller does not understand it asks again, or cancels; it never guesses.
 A merchant signs calls with the metadata `authorization: Bearer <API key>`,
 an operator with the operator's key.
 """
@@ -43,7 +45,9 @@ class BankStub:
     AuthorizeStream: _grpc.StreamStreamMultiCallable[_bank_pb2.AuthorizeStreamRequest, _bank_pb2.AuthorizeStreamResponse]
     """The same, many per message; answers come in any order, matched by key."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_bank_pb2.CancelRequest, _bank_pb2.CancelResponse]
-    """Make sure that this key is never charged, or give back what it charged."""
+    """Make sure that this key is never charged, or give back what it charged. Needs no key of its own: once done, it
+    stays done. A key that was used for something else than Authorize is FAILED_PRECONDITION.
+    """
     GetPayment: _grpc.UnaryUnaryMultiCallable[_bank_pb2.GetPaymentRequest, _bank_pb2.GetPaymentResponse]
     """Read a payment by its id, or by the merchant's own key."""
     IssueCard: _grpc.UnaryUnaryMultiCallable[_bank_pb2.IssueCardRequest, _bank_pb2.IssueCardResponse]
@@ -63,7 +67,9 @@ class BankAsyncStub(BankStub):
     AuthorizeStream: _aio.StreamStreamMultiCallable[_bank_pb2.AuthorizeStreamRequest, _bank_pb2.AuthorizeStreamResponse]  # type: ignore[assignment]
     """The same, many per message; answers come in any order, matched by key."""
     Cancel: _aio.UnaryUnaryMultiCallable[_bank_pb2.CancelRequest, _bank_pb2.CancelResponse]  # type: ignore[assignment]
-    """Make sure that this key is never charged, or give back what it charged."""
+    """Make sure that this key is never charged, or give back what it charged. Needs no key of its own: once done, it
+    stays done. A key that was used for something else than Authorize is FAILED_PRECONDITION.
+    """
     GetPayment: _aio.UnaryUnaryMultiCallable[_bank_pb2.GetPaymentRequest, _bank_pb2.GetPaymentResponse]  # type: ignore[assignment]
     """Read a payment by its id, or by the merchant's own key."""
     IssueCard: _aio.UnaryUnaryMultiCallable[_bank_pb2.IssueCardRequest, _bank_pb2.IssueCardResponse]  # type: ignore[assignment]
@@ -98,7 +104,9 @@ class BankServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.CancelResponse, _abc.Awaitable[_bank_pb2.CancelResponse]]:
-        """Make sure that this key is never charged, or give back what it charged."""
+        """Make sure that this key is never charged, or give back what it charged. Needs no key of its own: once done, it
+        stays done. A key that was used for something else than Authorize is FAILED_PRECONDITION.
+        """
 
     @_abc_1.abstractmethod
     def GetPayment(

@@ -9,7 +9,8 @@ import pytest
 
 from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.log import partition_of
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS, open_pool
+from codebank.runtime.postgres.errors import OUTAGES
+from codebank.runtime.postgres.pool import open_pool
 from tests.conftest import Databases
 from tests.eventlog.conformance import TOPIC, LogConformance, join, leave_all, read_until, record, whole
 
@@ -41,7 +42,7 @@ async def test_a_reader_survives_the_loss_of_its_connections(log: LocalLog, data
     await keeper.close()
 
     # The writer may be told of the loss as well, before anything was written.
-    with contextlib.suppress(*CONNECTION_ERRORS):
+    with contextlib.suppress(*OUTAGES):
         await writer.append([record("key", 2)])
     if b"2" not in {item.value for item in await whole(log, partition_of(b"key"))}:
         await writer.append([record("key", 2)])
@@ -49,7 +50,7 @@ async def test_a_reader_survives_the_loss_of_its_connections(log: LocalLog, data
     for _ in range(20):
         # It may be told of the loss once or twice; calling it again is all that is asked of it. It keeps no
         # positions here, so it may begin again, but leaves nothing out.
-        with contextlib.suppress(*CONNECTION_ERRORS):
+        with contextlib.suppress(*OUTAGES):
             found += [item.value for item in await reader.read(10, 0.2)]
         if b"2" in found:
             break

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -14,10 +15,14 @@ from codebank.events import Advice, CardStatus, DeclineCode, PaymentState, Payme
 from codebank.v1 import bank_pb2 as pb
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_STATUS: Final = {status: pb.PaymentStatus.Value(f"PAYMENT_STATUS_{status.name}") for status in PaymentStatus}
-_DECLINE: Final = {code: pb.DeclineCode.Value(f"DECLINE_CODE_{code.name}") for code in DeclineCode}
+_STATUS: Final[Mapping[str, Any]] = {
+    status: pb.PaymentStatus.Value(f"PAYMENT_STATUS_{status.name}") for status in PaymentStatus
+}
+_DECLINE: Final[Mapping[str, Any]] = {code: pb.DeclineCode.Value(f"DECLINE_CODE_{code.name}") for code in DeclineCode}
 _ADVICE: Final = {advice: pb.Advice.Value(f"ADVICE_{advice.name}") for advice in Advice}
-_CARD_STATUS: Final = {status: pb.CardStatus.Value(f"CARD_STATUS_{status.name}") for status in CardStatus}
+_CARD_STATUS: Final[Mapping[str, Any]] = {
+    status: pb.CardStatus.Value(f"CARD_STATUS_{status.name}") for status in CardStatus
+}
 
 
 def authorize_response(answer: Answer) -> pb.AuthorizeResponse:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from codebank.events import Advice, DeclineCode
 
 #: What to tell the buyer, and the response code of ISO 8583:1987 field 39, per reason.
-_DECLINES: Final[dict[DeclineCode, tuple[Advice, str]]] = {
+_DECLINES: Final[Mapping[str, tuple[Advice, str]]] = {
     DeclineCode.INVALID_NUMBER: (Advice.FIX_THE_DATA, "14"),
     DeclineCode.WRONG_CVV: (Advice.FIX_THE_DATA, "N7"),
     DeclineCode.EXPIRED_CARD: (Advice.DO_NOT_TRY_AGAIN, "54"),
@@ -26,11 +27,11 @@ _DECLINES: Final[dict[DeclineCode, tuple[Advice, str]]] = {
 APPROVED_RESPONSE_CODE: Final = "00"
 
 
-def advice_of(code: DeclineCode) -> Advice:
+def advice_of(code: str) -> Advice:
     """Say what the buyer may do about a decline."""
     return _DECLINES[code][0]
 
 
-def response_code_of(code: DeclineCode | None) -> str:
+def response_code_of(code: str | None) -> str:
     """Give the ISO 8583 response code of an answer."""
     return APPROVED_RESPONSE_CODE if code is None else _DECLINES[code][1]

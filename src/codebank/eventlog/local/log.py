@@ -24,7 +24,8 @@ from codebank.eventlog.log import (
     Record,
     partition_of,
 )
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS, listening
+from codebank.runtime.postgres.errors import OUTAGES
+from codebank.runtime.postgres.pool import listening
 
 #: How long a reader waits at most before it looks by itself, should a wake-up have been lost.
 _POLL_SECONDS: Final = 0.5
@@ -184,7 +185,7 @@ class LocalReader:
             try:
                 await self._keep_membership()
                 records = await self._fetch(max_records)
-            except CONNECTION_ERRORS:
+            except OUTAGES:
                 # Whatever is remembered may be stale by the time the database is back: ask for everything anew.
                 self._next.clear()
                 raise

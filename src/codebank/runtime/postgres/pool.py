@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 import msgspec
+from asyncpg.pool import PoolAcquireContext
 
+from codebank.runtime.postgres.errors import CONNECTION_ERRORS, DISCARDING_ERRORS
 from codebank.runtime.watch.telemetry import Telemetry
 
-Result = TypeVar("Result")
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
-
-#: What a lost or refused connection raises. What was under way is then unknown: committed or not.
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
-    # What the driver says when a connection is cut while it prepares the next step.
-    asyncpg.InternalClientError,
-)
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
@@ -90,6 +77,17 @@ class PoolMeter:
         self.telemetry.histogram("codebank_pool_wait_seconds", self.database).observe(seconds)
 
 
+class _Acquiring(PoolAcquireContext):
+    """Throws a connection away after an error that it will not get over, instead of handing it to the next."""
+
+    __slots__ = ()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        if self.connection is not None and isinstance(raised[1], DISCARDING_ERRORS):
+            self.connection.terminate()
+        await super().__aexit__(*raised)
+
+
 class _Pool(asyncpg.Pool):
     """A pool that times how long its connections are waited for: every way to one leads through `_acquire`."""
 
@@ -98,6 +96,9 @@ class _Pool(asyncpg.Pool):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.meter: PoolMeter | None = None
+
+    def acquire(self, *, timeout: float | None = None) -> _Acquiring:
+        return _Acquiring(self, timeout)
 
     async def _acquire(self, timeout: float | None) -> Any:
         if self.meter is None:
@@ -161,13 +162,3 @@ async def _hear_until_lost(connection: asyncpg.Connection, channel: str, heard: 
     await connection.add_listener(channel, on_notification)
     heard("")
     await lost.wait()
-
-
-async def retrying(action: Callable[[], Awaitable[Result]], *, attempts: int = 5, pause_seconds: float = 0.1) -> Result:
-    """Carry out a repeatable action, again after a lost connection, a few times with growing pauses."""
-    for attempt in range(1, attempts):
-        try:
-            return await action()
-        except CONNECTION_ERRORS:
-            await asyncio.sleep(pause_seconds * 2**attempt)
-    return await action()

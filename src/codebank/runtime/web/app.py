@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codebank.errors import HTTP_STATUS, Code, CodebankError
-from codebank.runtime.postgres.pool import CONNECTION_ERRORS
+from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import NOTHING, carrying
 from codebank.runtime.web.http import problem, read_form
@@ -72,7 +72,7 @@ def create_app(
         exception_handlers={
             CodebankError: _on_error(pages),
             HTTPException: _on_http_exception(pages),
-            **{error: _on_lost_database(pages) for error in CONNECTION_ERRORS},
+            **{error: _on_lost_database(pages) for error in OUTAGES},
             Exception: _on_crash(pages),
         },
     )
