@@ -47,11 +47,18 @@ create table idempotency_key_by_account (
     request_hash bytea,
     payment_id uuid,
     created_at timestamptz not null,
+    kind text,
+    hash_version smallint,
+    answer bytea,
+    card_id uuid,
+    cancelled_at timestamptz,
     primary key (account_id, merchant_id, key),
-    check ((payment_id is null) = (request_hash is null))
+    check (request_hash is not null or (payment_id is null and card_id is null))
 );
-insert into idempotency_key_by_account (account_id, merchant_id, key, request_hash, payment_id, created_at)
-    select coalesce(account_id, merchant_id), merchant_id, key, request_hash, payment_id, created_at from idempotency_key;
+insert into idempotency_key_by_account
+    select coalesce(account_id, merchant_id), merchant_id, key, request_hash, payment_id, created_at,
+           kind, hash_version, answer, card_id, cancelled_at
+    from idempotency_key;
 drop table idempotency_key;
 alter table idempotency_key_by_account rename to idempotency_key;
 

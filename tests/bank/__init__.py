@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -86,11 +86,38 @@ async def refusal(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def until_one_waits_for_a_lock(bank: asyncpg.Connection) -> None:
-    """Wait until some transaction waits for another."""
-    async with asyncio.timeout(5):
-        while not await bank.fetchval("select exists (select from pg_locks where not granted)"):
-            await asyncio.sleep(0.01)
+#: Keeps every commit of the bank waiting while the gate's row is there; without a lock, so that no timeout ends it.
+_GATE = """
+create table gate (closed boolean);
+create function wait_at_gate() returns trigger language plpgsql as $$
+begin
+    while exists (select from gate) loop perform pg_sleep(0.01); end loop;
+    return new;
+end $$;
+create trigger gate before insert on outbox for each row execute function wait_at_gate();
+"""
+_COMMITTING = (
+    "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')"
+)
+
+
+@contextlib.asynccontextmanager
+async def committing(
+    bank: asyncpg.Connection, call: Callable[[], Awaitable[Any]]
+) -> AsyncIterator[asyncio.Future[Any]]:
+    """Make a call, and keep its commit under way for as long as the block lasts."""
+    await bank.execute(_GATE)
+    await bank.execute("insert into gate values (true)")
+    future = asyncio.ensure_future(call())
+    try:
+        async with asyncio.timeout(20):
+            while not await bank.fetchval(_COMMITTING):
+                assert not future.done(), future.result()
+                await asyncio.sleep(0.01)
+        yield future
+    finally:
+        await bank.execute("delete from gate")
+        await bank.execute("drop trigger gate on outbox; drop function wait_at_gate; drop table gate")
 
 
 def wrong_fields(error: grpc.aio.AioRpcError) -> set[str]:

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from codebank.bank.store.cards import add_merchant
+from codebank.bank.store.merchants import add_merchant
 from codebank.bank.test_cards import DEMO_ACCOUNT, TEST_CARDS, Behaviour, TestCard
 from codebank.errors import CodebankError
 from codebank.runtime.postgres.pool import connect
@@ -29,13 +29,13 @@ from tests.bank import (
     calling,
     charge,
     charge_issued,
+    committing,
     issue,
     published,
     read_books,
     reason_of,
     refusal,
     require_sound_books,
-    until_one_waits_for_a_lock,
     wrong_fields,
 )
 from tests.conftest import BankServer, Databases, seed, serving_bank, settings_for
@@ -301,11 +301,8 @@ async def test_a_deadline_that_passes_before_the_batch_charges_nothing(
 ) -> None:
     issued = await issue(bank, 1_000)
     before = await read_books(books)
-    async with books.transaction():
-        # The lane waits for this lock; what comes meanwhile waits for the lane.
-        await books.execute("select from account where account_id = $1 for update", issued.card.account_id)
-        first = bank.Authorize(charge_issued("first", issued), metadata=MERCHANT)
-        await until_one_waits_for_a_lock(books)
+    # What comes while a commit is under way waits for the lane.
+    async with committing(books, lambda: bank.Authorize(charge_issued("first", issued), metadata=MERCHANT)) as first:
         error = await refusal(bank.Authorize(charge("late"), metadata=MERCHANT, timeout=0.2))
     answer = await first
 
@@ -321,13 +318,14 @@ async def test_an_account_that_somebody_else_holds_fails_alone(bank: BankAsyncSt
     async with books.transaction():
         await books.execute("select from account where account_id = $1 for update", issued.card.account_id)
         held = bank.Authorize(charge_issued("held", issued), metadata=MERCHANT)
-        await until_one_waits_for_a_lock(books)
         others = [bank.Authorize(charge(f"k{number}"), metadata=MERCHANT) for number in range(10)]
         answers = [await other for other in others]
+        later = [await bank.Authorize(charge(f"later-{number}"), metadata=MERCHANT) for number in range(10)]
+        assert not held.done()
         error = await refusal(held)
     again = await bank.Authorize(charge_issued("held", issued), metadata=MERCHANT)
 
-    assert {answer.payment.status for answer in answers} == {pb.PAYMENT_STATUS_APPROVED}
+    assert {answer.payment.status for answer in answers + later} == {pb.PAYMENT_STATUS_APPROVED}
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "lock" not in str(error.details())
     assert again.payment.status == pb.PAYMENT_STATUS_APPROVED

@@ -11,20 +11,26 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from codebank.bank.account import Charge, authorize
-from codebank.bank.batch import Batcher, Result
-from codebank.bank.service import Answer
+from codebank.bank.batch import Batcher, Ended
+from codebank.bank.executor import Held, Result
+from codebank.bank.operation import Authorize, Key, Operation, PaymentAnswer
 from codebank.errors import Code, CodebankError
 from codebank.roles import METRICS
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry
-from codebank.wire import new_id, utc_now
-from tests.bank.test_account import ACCOUNT, CARD, CHARGE
+from codebank.wire import new_id
+from tests.bank.payment.test_authorize import CHARGE, SHOP, charged
 
 pytestmark = pytest.mark.anyio
 
 
-def charges(*keys: str) -> list[Charge]:
-    return [replace(CHARGE, payment_id=new_id(), idempotency_key=key) for key in keys]
+def charges(*names: str) -> list[Authorize]:
+    return [replace(CHARGE, payment_id=new_id(), key=Key(SHOP.merchant_id, name, bytes(32))) for name in names]
+
+
+def name_of(operation: Operation) -> str:
+    assert operation.key is not None
+    return operation.key.name
 
 
 @dataclass
@@ -36,30 +42,39 @@ class Lane:
     #: What carrying out a batch raises that has this key in it.
     failures: dict[str, Exception] = field(default_factory=dict)
 
-    async def carry_out(self, batch: Sequence[Charge]) -> list[Result]:
-        self.batches.append([charge.idempotency_key for charge in batch])
+    #: Keys whose account somebody else holds, and batches of what was tried again.
+    held: set[str] = field(default_factory=set)
+    tried_again: list[list[str]] = field(default_factory=list)
+
+    async def carry_out(self, operations: Sequence[Operation]) -> list[Result]:
+        self.batches.append([name_of(one) for one in operations])
         await self.gate.wait()
-        for charge in batch:
-            if charge.idempotency_key in self.failures:
-                raise self.failures[charge.idempotency_key]
-        return [Answer(authorize(ACCOUNT, CARD, c, utc_now(), new_id).payment, c.idempotency_key, False) for c in batch]
+        for one in operations:
+            if name_of(one) in self.failures:
+                raise self.failures[name_of(one)]
+        return [self._answer(one) for one in operations]
+
+    async def carry_out_held(self, operations: Sequence[Operation]) -> list[Result]:
+        self.tried_again.append([name_of(one) for one in operations])
+        return [self._answer(one) for one in operations]
+
+    def _answer(self, operation: Operation) -> Result:
+        assert isinstance(operation, Authorize)
+        return Held.HELD if name_of(operation) in self.held else charged(operation=operation).answer
 
 
 @contextlib.asynccontextmanager
 async def running(lane: Lane, batch_size_max: int = 512, queue_size_max: int = 8192) -> AsyncIterator[Batcher]:
-    batcher = Batcher(lane.carry_out, Telemetry(METRICS), batch_size_max, queue_size_max)
-    task = asyncio.create_task(batcher.run())
-    try:
-        async with asyncio.timeout(10):  # a lane that dies leaves its callers waiting
-            yield batcher
-            lane.gate.set()
-            batcher.close()
-            await task
-    finally:
-        task.cancel()
+    batcher = Batcher(lane, Telemetry(METRICS), batch_size_max, queue_size_max)
+    # A lane that dies would leave its callers waiting.
+    async with asyncio.timeout(10), background(batcher.run(), batcher.run_aside()):
+        yield batcher
+        lane.gate.set()
+        batcher.close()
+        await batcher.ended.wait()
 
 
-def submit(batcher: Batcher, *keys: str, seconds: float | None = None) -> asyncio.Task[list[Result]]:
+def submit(batcher: Batcher, *keys: str, seconds: float | None = None) -> asyncio.Task[list[Ended]]:
     return asyncio.create_task(batcher.submit(charges(*keys), seconds))
 
 
@@ -69,8 +84,8 @@ async def reached(lane: Lane, count: int) -> None:
             await asyncio.sleep(0)
 
 
-def keys_of(results: Sequence[Result]) -> list[str]:
-    return [result.idempotency_key for result in results if isinstance(result, Answer)]
+def keys_of(results: Sequence[Ended]) -> list[str]:
+    return [result.key_name for result in results if isinstance(result, PaymentAnswer)]
 
 
 async def test_a_charge_that_finds_the_lane_free_goes_at_once_and_the_others_together() -> None:
@@ -206,20 +221,18 @@ async def test_trap_b08_one_that_gives_up_while_its_batch_runs_is_carried_out_an
 
 async def test_trap_b10_a_stopping_lane_answers_what_it_took_and_takes_nothing_more() -> None:
     lane = Lane()
-    batcher = Batcher(lane.carry_out, Telemetry(METRICS), 2, 100)
-    running_lane = asyncio.create_task(batcher.run())
-    taken = [submit(batcher, "a")]
-    await reached(lane, 1)
-    taken += [submit(batcher, key) for key in "bcdef"]
-    await asyncio.sleep(0)
+    async with running(lane, batch_size_max=2) as batcher:
+        taken = [submit(batcher, "a")]
+        await reached(lane, 1)
+        taken += [submit(batcher, key) for key in "bcdef"]
+        await asyncio.sleep(0)
 
-    batcher.close()
-    with pytest.raises(CodebankError) as caught:
-        await batcher.submit(charges("late"), None)
-    lane.gate.set()
-    async with asyncio.timeout(5):
+        batcher.close()
+        with pytest.raises(CodebankError) as caught:
+            await batcher.submit(charges("late"), None)
+        assert not batcher.ended.is_set()
+        lane.gate.set()
         answers = await asyncio.gather(*taken)
-        await running_lane
 
     assert caught.value.code is Code.UNAVAILABLE
     assert [keys_of(answer) for answer in answers] == [[key] for key in "abcdef"]
@@ -232,3 +245,30 @@ async def test_an_idle_lane_does_no_work() -> None:
             await asyncio.sleep(0)
 
     assert lane.batches == []
+
+
+async def test_what_somebody_else_holds_is_set_aside_and_holds_up_nobody_else() -> None:
+    lane = Lane(held={"held"})
+    async with running(lane) as batcher:
+        lane.gate.set()
+        mixed, other = submit(batcher, "a", "held", "b"), submit(batcher, "c")
+        assert keys_of(await other) == ["c"]
+        assert keys_of(await batcher.submit(charges("d"), None)) == ["d"]
+        assert not mixed.done()
+
+        lane.held.clear()
+
+        assert keys_of(await mixed) == ["a", "held", "b"]
+    assert {tuple(batch) for batch in lane.tried_again} == {("held",)}
+
+
+async def test_what_stays_held_ends_with_a_word_to_repeat() -> None:
+    lane = Lane(held={"held"})
+    async with running(lane) as batcher:
+        lane.gate.set()
+
+        answered, refused = await batcher.submit(charges("a", "held"), 0.2)
+
+    assert isinstance(answered, PaymentAnswer)
+    assert isinstance(refused, CodebankError)
+    assert refused.code is Code.UNAVAILABLE

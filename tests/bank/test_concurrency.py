@@ -7,16 +7,17 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 import grpc
 import pytest
 
-from codebank.bank.account import Merchant
-from codebank.bank.door.behaviour import Rehearsal
-from codebank.bank.door.requests import ChargeReader
+from codebank.bank.door.behaviour import ForcedBehaviour
+from codebank.bank.door.requests import RequestReader
+from codebank.bank.executor import Executor
+from codebank.bank.operation import Cancel
 from codebank.bank.seed import seed_bank
-from codebank.bank.service import Authoriser, cancel
 from codebank.bank.store.reading import _LOCATE
 from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.bank.vault import Vault
@@ -30,11 +31,11 @@ from tests.bank import (
     calling,
     charge,
     charge_issued,
+    committing,
     issue,
     published,
     read_books,
     require_sound_books,
-    until_one_waits_for_a_lock,
 )
 from tests.conftest import TEST_MERCHANT_KEY, TEST_VAULT_KEY, BankServer, Databases, serving_bank
 
@@ -170,10 +171,7 @@ async def test_trap_b08_one_that_gives_up_in_the_middle_of_its_commit_is_told_by
     bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
     issued = await issue(bank, 1_000)
-    async with books.transaction():
-        await books.execute("select from account where account_id = $1 for update", issued.card.account_id)
-        gone = bank.Authorize(charge_issued("gone", issued), metadata=MERCHANT)
-        await until_one_waits_for_a_lock(books)
+    async with committing(books, lambda: bank.Authorize(charge_issued("gone", issued), metadata=MERCHANT)) as gone:
         gone.cancel()
         other = bank.Authorize(charge("other"), metadata=MERCHANT)
     answer = await other
@@ -208,10 +206,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
     object.__setattr__(settings, "queue_size_max", 3)
     async with serving_bank(settings) as server, calling(server.address) as bank:
         issued = await issue(bank, 1_000)
-        async with books.transaction():
-            await books.execute("select from account where account_id = $1 for update", issued.card.account_id)
-            held = bank.Authorize(charge_issued("held", issued), metadata=MERCHANT)
-            await until_one_waits_for_a_lock(books)
+        async with committing(books, lambda: bank.Authorize(charge_issued("held", issued), metadata=MERCHANT)) as held:
             waiting = [bank.Authorize(charge(f"k{number}"), metadata=MERCHANT) for number in range(4)]
             done, pending = await asyncio.wait(
                 [asyncio.ensure_future(wait_for(call)) for call in waiting], return_when=asyncio.FIRST_COMPLETED
@@ -240,10 +235,11 @@ async def test_trap_b11_a_card_is_found_by_an_index(bank: BankAsyncStub, books: 
     )
     await books.execute("analyze card")
 
-    plan = "\n".join(row[0] for row in await books.fetch(f"explain {_LOCATE}", [bytes(32)], ["tok1"]))
+    plan = "\n".join(row[0] for row in await books.fetch(f"explain {_LOCATE}", [bytes(32)], ["tok1"], [UUID(int=1)]))
 
     assert "card_fingerprint_key" in plan
     assert "card_token_key" in plan
+    assert "card_by_id" in plan
     assert "Seq Scan" not in plan
 
 
@@ -252,17 +248,16 @@ async def test_trap_b12_prepared_statements_and_connections_come_to_a_plateau(
 ) -> None:
     vault, pool = Vault(TEST_VAULT_KEY), await open_pool(databases.dsn("bank"), min_size=1, max_size=1)
     await seed_bank(books, vault, TEST_MERCHANT_KEY)
-    reader, authoriser = ChargeReader(vault, Rehearsal(True)), Authoriser(pool, Telemetry(METRICS))
-    shop = Merchant(merchant_id=DEMO_MERCHANT, name="Loja", category_code="5311", is_open=True)
+    reader, executor = RequestReader(vault, ForcedBehaviour(True)), Executor(pool, Telemetry(METRICS))
     counts = []
 
     for turn in range(4):
         for number in range(50):
             key = f"k{turn}-{number}"
             # Batches of every size from one to seven: no statement may depend on how many there are.
-            batch = [reader.read(charge(f"{key}-{place}"), shop) for place in range(1 + number % 7)]
-            await authoriser.carry_out(batch)
-            await cancel(pool, shop, f"{key}-0")
+            batch = [reader.authorize(charge(f"{key}-{place}"), DEMO_MERCHANT) for place in range(1 + number % 7)]
+            await executor.carry_out(batch)
+            await executor.carry_out([Cancel(merchant_id=DEMO_MERCHANT, target=f"{key}-0")])
         counts.append(await pool.fetchval("select count(*) from pg_prepared_statements"))
     await pool.close()
 

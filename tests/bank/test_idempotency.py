@@ -10,9 +10,8 @@ import asyncpg
 import grpc
 import pytest
 
-from codebank.bank.account import Merchant
-from codebank.bank.door.behaviour import Rehearsal
-from codebank.bank.door.requests import ChargeReader
+from codebank.bank.door.behaviour import ForcedBehaviour
+from codebank.bank.door.requests import RequestReader
 from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.bank.vault import Vault
 from codebank.settings import Settings
@@ -22,13 +21,13 @@ from tests.bank import (
     calling,
     charge,
     charge_issued,
+    committing,
     issue,
     published,
     read_books,
     reason_of,
     refusal,
     require_sound_books,
-    until_one_waits_for_a_lock,
 )
 from tests.conftest import TEST_VAULT_KEY, BankServer, Databases, seed, serving_bank
 
@@ -126,13 +125,17 @@ async def test_trap_a18_the_same_key_with_another_request_is_refused_and_nothing
 
 def test_no_two_different_requests_have_one_hash() -> None:
     """Requests made so that their parts, put side by side, read the same."""
-    reader = ChargeReader(Vault(TEST_VAULT_KEY), Rehearsal(True))
-    shop = Merchant(merchant_id=DEMO_MERCHANT, name="Loja", category_code="5311", is_open=True)
+    reader = RequestReader(Vault(TEST_VAULT_KEY), ForcedBehaviour(True))
+
+    def hash_of(request: pb.AuthorizeRequest) -> bytes:
+        key = reader.authorize(request, DEMO_MERCHANT).key
+        assert key is not None
+        return key.request_hash
 
     def of_token(token: str, amount_minor: int, description: str) -> bytes:
         request = charge("k", amount_minor)
         request.card_token, request.description = token, description
-        return reader.read(request, shop).request_hash
+        return hash_of(request)
 
     card = charge("k").card_data
     hashes = [
@@ -140,7 +143,7 @@ def test_no_two_different_requests_have_one_hash() -> None:
         of_token("tok|100|BRL|1", 5, "d"),
         of_token("token 'tok'", 100, "5|BRL|1|d"),
         of_token(f"{card.number}|{card.expiry_year}-{card.expiry_month}", 100, "coffee"),
-        reader.read(charge("k"), shop).request_hash,
+        hash_of(charge("k")),
     ]
 
     assert len(set(hashes)) == len(hashes)
@@ -249,21 +252,35 @@ async def test_a_cancel_that_races_its_charge_leaves_nothing_charged(
     await require_sound_books(books)
 
 
-async def test_a_cancel_waits_for_the_charge_of_its_key_that_is_under_way(
+async def test_a_cancel_that_comes_before_its_charge_is_carried_out_closes_the_key(
     bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
     issued = await issue(bank, 1_000)
     async with books.transaction():
-        await books.execute("select from card where card_id = $1 for update", issued.card.card_id)
+        await books.execute("select from account where account_id = $1 for update", issued.card.account_id)
         charged = bank.Authorize(charge_issued("k", issued), metadata=MERCHANT)
-        await until_one_waits_for_a_lock(books)
-        cancelled = cancel(bank, "k")
-        first = await cancelled  # the key is not taken yet: closed
+        cancelled = await cancel(bank, "k")  # the charge is set aside, the key not taken yet
     answer = await charged
 
-    assert first.outcome == pb.CancelResponse.OUTCOME_KEY_CLOSED
+    assert cancelled.outcome == pb.CancelResponse.OUTCOME_KEY_CLOSED
     assert answer.payment.decline_code == pb.DECLINE_CODE_CANCELLED_KEY
     assert (await read_books(books)).used_minor == 0
+
+
+async def test_a_cancel_at_another_bank_waits_for_the_charge_of_its_key_that_is_under_way(
+    settings: Settings, bank: BankAsyncStub, books: asyncpg.Connection
+) -> None:
+    issued = await issue(bank, 1_000)
+    async with serving_bank(settings) as server, calling(server.address) as other:
+        async with committing(books, lambda: bank.Authorize(charge_issued("k", issued), metadata=MERCHANT)) as charged:
+            cancelling = asyncio.ensure_future(cancel(other, "k"))
+            await asyncio.wait([cancelling], timeout=0.05)
+        answer, cancelled = await charged, await cancelling
+
+    assert answer.payment.status == pb.PAYMENT_STATUS_APPROVED
+    assert cancelled.outcome == pb.CancelResponse.OUTCOME_REFUNDED
+    assert (await read_books(books)).used_minor == 0
+    await require_sound_books(books)
 
 
 async def test_trap_b02_payment_balance_entry_key_and_event_are_one_commit(
@@ -305,13 +322,10 @@ async def test_a_connection_that_is_lost_in_the_commit_is_answered_by_the_key(
     bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
     issued = await issue(bank, 1_000)
-    async with books.transaction():
-        await books.execute("select from card where card_id = $1 for update", issued.card.card_id)
-        held = bank.Authorize(charge_issued("k", issued), metadata=MERCHANT)
-        await until_one_waits_for_a_lock(books)
+    async with committing(books, lambda: bank.Authorize(charge_issued("k", issued), metadata=MERCHANT)) as held:
         await books.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where datname = current_database() and application_name = 'bank' and wait_event_type = 'Lock'"
+            " where datname = current_database() and wait_event = 'PgSleep'"
         )
         async with asyncio.timeout(5):
             error = await refusal(held)

@@ -11,14 +11,15 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from codebank.bank.cards import open_account
-from codebank.bank.store.writing import add_event
+from codebank.bank.deciding import Writes
+from codebank.bank.operation import OpenAccount
+from codebank.bank.seed import carry_out
+from codebank.bank.store.writing import write
 from codebank.eventlog.local.log import LocalLog, LocalWriter
 from codebank.eventlog.log import NewRecord, Record, partition_of
 from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay
 from codebank.events import ACCOUNT_OPENED, PAYMENTS_TOPIC, AccountEvent, AccountState, AccountStatus
-from codebank.money import Money
 from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.watch.telemetry import Telemetry
@@ -41,7 +42,10 @@ async def bank(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
     connection = await databases.connect("bank")
     for account_id in ACCOUNTS:
         async with connection.transaction():
-            await open_account(connection, account_id, "x", Money(0, "BRL"), utc_now())
+            await carry_out(
+                connection,
+                [OpenAccount(account_id=account_id, holder_name="x", currency="BRL", limit_minor=0)],
+            )
     yield connection
     await connection.close()
 
@@ -57,8 +61,7 @@ async def add_events(bank: asyncpg.Connection, first: int, count: int) -> None:
                 event_id=new_id(), type=ACCOUNT_OPENED, account_id=account_id, sequence=sequence,
                 occurred_at=utc_now(), account=state,
             )  # fmt: skip
-            async with bank.transaction():
-                await add_event(bank, event)
+            await write(bank, Writes(event.occurred_at, events=[event]))
 
 
 async def on_log(log: LocalLog) -> list[Record]:

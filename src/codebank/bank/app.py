@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
+import asyncpg
 import grpc
 
 from codebank.bank.batch import Batcher
 from codebank.bank.door.api import Bank
-from codebank.bank.door.behaviour import Rehearsal
-from codebank.bank.service import Authoriser
+from codebank.bank.door.behaviour import ForcedBehaviour
+from codebank.bank.executor import Executor
 from codebank.bank.vault import Vault
-from codebank.runtime.grpc.server import build_server
+from codebank.runtime.grpc.server import Health, build_server
 from codebank.runtime.grpc.tls import Identity, server_credentials
+from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2
 
 log = logging.getLogger(__name__)
 
-#: One account locked by somebody else for longer than this fails its own charge, not the whole lane.
-_LOCK_TIMEOUT = "2s"
+#: What is decided without locks waits so long for one that somebody else has; then what he holds is set aside.
+_LOCK_TIMEOUT: Final = "100ms"
+#: A bank that hangs inside a transaction holds its locks no longer than that.
+_IDLE_IN_TRANSACTION_TIMEOUT: Final = "2s"
+_WATCH_SECONDS: Final = 1
+#: Whether what is decided could be written now.
+_WRITABLE: Final = "select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off'"
 
 
 @asynccontextmanager
@@ -43,33 +52,50 @@ async def open_bank(
         settings.database_url("bank"),
         max_size=settings.pool_size_max,
         role="bank",
-        server_settings={"lock_timeout": _LOCK_TIMEOUT},
+        server_settings={
+            "lock_timeout": _LOCK_TIMEOUT,
+            "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION_TIMEOUT,
+        },
         meter=PoolMeter(telemetry, "bank"),
     )
-    batcher = Batcher(
-        Authoriser(pool, telemetry).carry_out, telemetry, settings.batch_size_max, settings.queue_size_max
-    )
-    bank = Bank(pool, vault, batcher, telemetry, settings.operator_key, Rehearsal(settings.test_cards))
+    batcher = Batcher(Executor(pool, telemetry), telemetry, settings.batch_size_max, settings.queue_size_max)
+    bank = Bank(pool, vault, batcher, telemetry, settings.operator_key, ForcedBehaviour(settings.test_cards))
     server, health = build_server(telemetry, bank_pb2.DESCRIPTOR.services_by_name["Bank"], bank)
     server.add_generic_rpc_handlers(tuple(extra))
     # Plain ones would be refused by nobody: with certificates there is no other door.
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-    lane = asyncio.create_task(batcher.run())
-    await server.start()
-    await health.set(True)
-    telemetry.ready.set()
     try:
-        yield port
+        async with background(batcher.run(), batcher.run_aside()):
+            await server.start()
+            async with background(_keep_saying_whether_it_can_write(pool, telemetry, health)):
+                telemetry.ready.set()
+                yield port
+            telemetry.ready.clear()
+            await health.set(False)
+            # Takes no new call, lets those under way be answered by the lane, then ends the lane.
+            await server.stop(settings.stop_grace_seconds)
+            batcher.close()
+            await batcher.ended.wait()
     finally:
         telemetry.ready.clear()
-        await health.set(False)
-        # Takes no new call, lets those under way be answered by the lane, then ends the lane.
-        await server.stop(settings.stop_grace_seconds)
-        batcher.close()
-        try:
-            await lane
-        finally:
-            await pool.close()
+        await server.stop(None)
+        await pool.close()
+
+
+async def _keep_saying_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telemetry, health: Health) -> None:
+    """Be ready only while the database takes what is decided; a server that turned read-only is looked for anew."""
+    while True:
+        can_write = False
+        with contextlib.suppress(*OUTAGES):
+            async with asyncio.timeout(_WATCH_SECONDS), pool.acquire() as connection:
+                can_write = await connection.fetchval(_WRITABLE)
+        if can_write:
+            telemetry.ready.set()
+        else:
+            telemetry.ready.clear()
+            await pool.expire_connections()
+        await health.set(can_write)
+        await asyncio.sleep(_WATCH_SECONDS)
 
 
 async def serve_bank(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:

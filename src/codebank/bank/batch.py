@@ -1,6 +1,7 @@
-"""Gathers charges that arrive while the previous commit is under way, and carries them out together.
+"""Gathers operations that arrive while the previous commit is under way, and carries them out together.
 
-No timer: a charge that finds the lane free goes at once. One lane per process keeps the arrival order of an account.
+No timer: an operation that finds the lane free goes at once. One lane per process keeps the arrival order of an
+account. What somebody else holds is set aside and tried again beside the lane, so that it holds up nobody else.
 """
 
 from __future__ import annotations
@@ -10,122 +11,207 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Protocol
 
-from codebank.bank.account import Charge
-from codebank.bank.service import Answer
+from codebank.bank.executor import Held, Result
+from codebank.bank.operation import Answer, Operation
+from codebank.bank.store.writing import KeyTaken, Moved
 from codebank.errors import Code, CodebankError
-from codebank.runtime.postgres.errors import CONNECTION_ERRORS, OUTAGES
+from codebank.runtime.postgres.errors import LOCK_ERRORS, OUTAGES
 from codebank.runtime.watch.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-Result = Answer | CodebankError
-CarryOut = Callable[[Sequence[Charge]], Awaitable[list[Result]]]
+#: How long what somebody else holds is waited for, and how often it is looked at.
+_PATIENCE_SECONDS: Final = 2
+_LOOK_SECONDS: Final = 0.02
+
+Ended = Answer | CodebankError
+
+
+class CarriesOut(Protocol):
+    """Carries out a batch; what is held by somebody else it gives back as such."""
+
+    async def carry_out(self, operations: Sequence[Operation]) -> list[Result]:
+        """Carry out a batch."""
+
+    async def carry_out_held(self, operations: Sequence[Operation]) -> list[Result]:
+        """Try again what was set aside."""
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
-    """Charges that came in one message, answered together."""
+class _Message:
+    """Operations that came in one message, answered together."""
 
-    charges: Sequence[Charge]
+    operations: Sequence[Operation]
     #: On the clock of `time.monotonic`.
     deadline: float | None
-    answered: asyncio.Future[list[Result]]
+    answered: asyncio.Future[list[Ended]]
+    results: list[Result] = field(default_factory=list)
+    #: Until when what is held is waited for.
+    patient_until: float = 0.0
+
+    def held(self) -> list[Operation]:
+        """Give the operations that were set aside."""
+        return [one for one, result in zip(self.operations, self.results, strict=True) if isinstance(result, Held)]
+
+    def fill(self, results: Iterator[Result]) -> None:
+        """Put results in the place of those that were held."""
+        self.results = [next(results) if isinstance(result, Held) else result for result in self.results]
+
+    def answer(self) -> bool:
+        """Answer, if everything has ended."""
+        ended = [result for result in self.results if not isinstance(result, Held)]
+        if len(ended) < len(self.results):
+            return False
+        # A caller that gave up meanwhile left a cancelled future behind.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self.answered.set_result(ended)
+        return True
 
 
 @dataclass
 class Batcher:
-    """Carries out charges in batches; `run` is its one lane."""
+    """Carries out operations in batches: `run` is its one lane, `run_aside` what happens beside it."""
 
-    carry_out: CarryOut
+    executor: CarriesOut
     telemetry: Telemetry
     batch_size_max: int
     queue_size_max: int
-    _waiting: deque[_Group] = field(default_factory=deque)
-    _waiting_charges: int = 0
+    _waiting: deque[_Message] = field(default_factory=deque)
+    _waiting_operations: int = 0
+    _aside: list[_Message] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _set_aside: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Set when everything that was taken before the close is answered.
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
 
-    async def submit(self, charges: Sequence[Charge], timeout_seconds: float | None) -> list[Result]:
-        """Carry out charges with whoever else is waiting, and give the answers in the same order.
+    async def submit(self, operations: Sequence[Operation], timeout_seconds: float | None) -> list[Ended]:
+        """Carry out operations with whoever else is waiting, and give the answers in the same order.
 
-        A caller that gives up while its batch is under way disturbs nobody: its charges are carried out, and their
+        A caller that gives up while its batch is under way disturbs nobody: its operations are carried out, and their
         keys tell what became of them. One whose deadline passes before its batch begins is not carried out.
         """
         if self._is_closing:
             raise CodebankError(Code.UNAVAILABLE, "the bank is stopping", retry_after_seconds=1)
-        if self._waiting_charges + len(charges) > self.queue_size_max:
-            raise CodebankError(Code.TOO_MANY, "too many authorisations are waiting", retry_after_seconds=1)
+        aside = sum(len(message.operations) for message in self._aside)
+        if self._waiting_operations + aside + len(operations) > self.queue_size_max:
+            raise CodebankError(Code.TOO_MANY, "too many operations are waiting", retry_after_seconds=1)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        group = _Group(charges, deadline, asyncio.get_running_loop().create_future())
-        self._waiting.append(group)
-        self._waiting_charges += len(charges)
+        message = _Message(operations, deadline, asyncio.get_running_loop().create_future())
+        self._waiting.append(message)
+        self._waiting_operations += len(operations)
         self._arrived.set()
-        return await group.answered
+        return await message.answered
 
     async def run(self) -> None:
-        """Work until closed, then answer what was taken before."""
+        """Work until cancelled; once closed, answer what was taken before, and say that it is."""
         size = self.telemetry.histogram("codebank_batch_size")
         seconds = self.telemetry.histogram("codebank_batch_seconds")
         queue = self.telemetry.gauge("codebank_queue_items")
         while True:
             if not self._waiting:
-                if self._is_closing:
-                    return
+                if self._is_closing and not self._aside:
+                    self.ended.set()
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            groups = self._gather()
-            queue.set(self._waiting_charges)
-            if not groups:
+            messages = self._gather()
+            queue.set(self._waiting_operations)
+            if not messages:
                 continue
-            charges = [charge for group in groups for charge in group.charges]
+            operations = [operation for message in messages for operation in message.operations]
             started = time.perf_counter()
-            results = await self._carry_out_safely(charges)
-            size.observe(len(charges))
+            results = iter(await self._carry_out_safely(operations))
+            size.observe(len(operations))
             seconds.observe(time.perf_counter() - started)
-            _answer(groups, results)
+            for message in messages:
+                message.results = [next(results) for _ in message.operations]
+                if not message.answer():
+                    self._put_aside(message)
+
+    async def run_aside(self) -> None:
+        """Try again and again what was set aside, until it is free or its caller's patience is over."""
+        while True:
+            await self._set_aside.wait()
+            await asyncio.sleep(_LOOK_SECONDS)
+            # Whose caller gave up before anything was done is not carried out any more.
+            self._aside = [message for message in self._aside if not message.answered.cancelled()]
+            tried = list(self._aside)
+            results = iter(await self._try_held([operation for message in tried for operation in message.held()]))
+            now = time.monotonic()
+            for message in tried:
+                message.fill(results)
+                if now >= message.patient_until:
+                    message.fill(iter([_unavailable()] * len(message.operations)))
+            self._aside = [message for message in self._aside if not message.answer()]
+            if not self._aside:
+                self._set_aside.clear()
+                self._arrived.set()  # a lane that closes waits for this
 
     def close(self) -> None:
-        """Take nothing more; `run` returns when all that was taken is answered."""
+        """Take nothing more; `ended` is set when all that was taken is answered."""
         self._is_closing = True
         self._arrived.set()
 
-    def _gather(self) -> list[_Group]:
-        now = time.monotonic()
-        groups: list[_Group] = []
-        size = 0
-        while self._waiting and (not groups or size + len(self._waiting[0].charges) <= self.batch_size_max):
-            group = self._waiting.popleft()
-            self._waiting_charges -= len(group.charges)
-            if group.answered.cancelled():
-                continue  # its caller gave up before anything was done
-            if group.deadline is not None and group.deadline <= now:
-                late = CodebankError(Code.DEADLINE, "the deadline passed before the charge began; nothing was done")
-                group.answered.set_result([late] * len(group.charges))
-                continue
-            groups.append(group)
-            size += len(group.charges)
-        return groups
+    def _put_aside(self, message: _Message) -> None:
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        message.patient_until = patience if message.deadline is None else min(patience, message.deadline)
+        self._aside.append(message)
+        self._set_aside.set()
 
-    async def _carry_out_safely(self, charges: Sequence[Charge]) -> list[Result]:
+    def _gather(self) -> list[_Message]:
+        now = time.monotonic()
+        messages: list[_Message] = []
+        size = 0
+        while self._waiting and (not messages or size + len(self._waiting[0].operations) <= self.batch_size_max):
+            message = self._waiting.popleft()
+            self._waiting_operations -= len(message.operations)
+            if message.answered.cancelled():
+                continue  # its caller gave up before anything was done
+            if message.deadline is not None and message.deadline <= now:
+                late = CodebankError(Code.DEADLINE, "the deadline passed before the work began; nothing was done")
+                message.answered.set_result([late] * len(message.operations))
+                continue
+            messages.append(message)
+            size += len(message.operations)
+        return messages
+
+    async def _carry_out_safely(self, operations: Sequence[Operation]) -> list[Result]:
         """Carry out a batch; if it fails as a whole, one by one, so that a bad one does not harm its neighbours."""
         try:
-            return await self.carry_out(charges)
-        except CONNECTION_ERRORS as error:
-            log.warning("no connection to the database: %s", type(error).__name__)
-            return [_unavailable()] * len(charges)
-        except Exception as error:
-            if len(charges) == 1 and isinstance(error, OUTAGES):
+            results = await self.executor.carry_out(operations)
+        except (Moved, KeyTaken, *LOCK_ERRORS) as error:
+            if len(operations) == 1:
+                log.warning("an operation was overtaken again and again: %s", type(error).__name__)
                 return [_unavailable()]
-            if len(charges) == 1:
-                log.error("a charge failed", exc_info=error)
+        except OUTAGES as error:
+            log.warning("no answer from the database: %s", type(error).__name__)
+            self.telemetry.ready.clear()  # until whoever watches the database finds it well
+            return [_unavailable()] * len(operations)
+        except Exception as error:
+            if len(operations) == 1:
+                log.error("an operation failed", exc_info=error)
                 return [CodebankError(Code.INTERNAL, "something went wrong on the bank's side")]
             log.warning("a batch failed and is tried one by one", exc_info=error)
+        else:
+            return results
         # Safe to repeat even where the failed commit went through: each key then gives its first answer.
-        return [(await self._carry_out_safely([charge]))[0] for charge in charges]
+        return [(await self._carry_out_safely([operation]))[0] for operation in operations]
+
+    async def _try_held(self, operations: Sequence[Operation]) -> list[Result]:
+        """Try what was set aside; where that fails, it is tried again until its callers' patience is over."""
+        try:
+            return await self.executor.carry_out_held(operations)
+        except (Moved, KeyTaken, *OUTAGES) as error:
+            log.debug("still set aside: %s", type(error).__name__)
+        except Exception as error:
+            log.warning("what was set aside failed and is tried one by one", exc_info=error)
+            return await self._carry_out_safely(operations)
+        return [Held.HELD] * len(operations)
 
 
 @contextlib.contextmanager
@@ -145,13 +231,3 @@ def _unavailable() -> CodebankError:
         hint="repeat the request with the same idempotency key",
         retry_after_seconds=1,
     )
-
-
-def _answer(groups: Sequence[_Group], results: Sequence[Result]) -> None:
-    position = 0
-    for group in groups:
-        mine = list(results[position : position + len(group.charges)])
-        position += len(group.charges)
-        # A caller that gave up meanwhile left a cancelled future behind.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            group.answered.set_result(mine)

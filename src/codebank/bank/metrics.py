@@ -20,10 +20,16 @@ METRICS: Final = (
     Metric(
         "codebank_payment_amount_minor", Histogram, _AMOUNT, ("outcome",), _AMOUNTS, one_each("approved", "declined")
     ),
-    Metric("codebank_batch_size", Histogram, "authorisations in one bank transaction", (), _SIZES),
+    Metric("codebank_batch_size", Histogram, "operations in one bank transaction", (), _SIZES),
     seconds("batch", "time of one bank transaction"),
-    seconds("commit", "time of its commit alone"),
-    gauge("queue_items", "authorisations that wait for the next bank transaction"),
+    seconds("commit", "time of the statement that writes and commits it"),
+    gauge("queue_items", "operations that wait for the next bank transaction"),
+    counter(
+        "batch_retries",
+        "bank transactions begun anew because somebody else was first, or held something",
+        "reason",
+        starts=one_each("moved", "contested"),
+    ),
     counter("rpc", "calls answered by the bank", "method", "status"),
     seconds("rpc", "time of one call at the bank", "method"),
 )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
 
-from codebank.bank.account import WRONG_ATTEMPTS_MAX
-from codebank.bank.cards import open_account, put_card
-from codebank.bank.store import cards as store
-from codebank.bank.store.reading import lock_accounts
+from codebank.bank.drawing import Plastic, issuing
+from codebank.bank.executor import Memory, attempt
+from codebank.bank.operation import OpenAccount, Operation
+from codebank.bank.store.merchants import add_merchant, close_account
+from codebank.bank.store.reading import has_fingerprint
 from codebank.bank.test_cards import (
     CLOSED_ACCOUNT,
     DEMO_ACCOUNT,
@@ -25,46 +26,41 @@ from codebank.bank.test_cards import (
     TestCard,
 )
 from codebank.bank.vault import Vault
-from codebank.money import Money
+from codebank.errors import CodebankError
 from codebank.runtime.postgres.pool import Connection
 from codebank.wire import utc_now
 
-#: Far enough ahead that the window of wrong attempts never passes.
-_WORN_OUT_SINCE: Final = datetime(2900, 1, 1, tzinfo=UTC)
 _ACCOUNTS: Final = (
-    (DEMO_ACCOUNT, DEMO_NAME, Money(5_000_000, "BRL")),
-    (CLOSED_ACCOUNT, "Conta Encerrada", Money(100_000, "BRL")),
-    (EMPTY_ACCOUNT, "Conta Sem Limite", Money(0, "BRL")),
-    (DOLLAR_ACCOUNT, "Conta em Dólar", Money(100_000, "USD")),
+    OpenAccount(account_id=DEMO_ACCOUNT, holder_name=DEMO_NAME, currency="BRL", limit_minor=5_000_000),
+    OpenAccount(account_id=CLOSED_ACCOUNT, holder_name="Conta Encerrada", currency="BRL", limit_minor=100_000),
+    OpenAccount(account_id=EMPTY_ACCOUNT, holder_name="Conta Sem Limite", currency="BRL", limit_minor=0),
+    OpenAccount(account_id=DOLLAR_ACCOUNT, holder_name="Conta em Dólar", currency="USD", limit_minor=100_000),
 )
 
 
 async def seed_bank(connection: asyncpg.Connection, vault: Vault, merchant_key: str) -> None:
     """Put the demo's merchant, accounts and test cards into the bank."""
     async with connection.transaction():
-        now = utc_now()
         digest = hashlib.sha256(merchant_key.encode()).digest()
-        await store.add_merchant(connection, DEMO_MERCHANT, DEMO_MERCHANT_NAME, DEMO_MERCHANT_CATEGORY, digest, now)
-        for account_id, holder_name, limit in _ACCOUNTS:
-            await open_account(connection, account_id, holder_name, limit, now)
-        await store.close_account(connection, CLOSED_ACCOUNT)
-        for card in TEST_CARDS:
-            await _put_test_card(connection, vault, card, now)
+        await add_merchant(connection, DEMO_MERCHANT, DEMO_MERCHANT_NAME, DEMO_MERCHANT_CATEGORY, digest, utc_now())
+        await carry_out(connection, _ACCOUNTS)
+        missing = [card for card in TEST_CARDS if await _is_missing(connection, vault, card)]
+        await carry_out(connection, [_issuing(vault, card) for card in missing])
+        await close_account(connection, CLOSED_ACCOUNT)
 
 
-async def _put_test_card(connection: Connection, vault: Vault, card: TestCard, now: datetime) -> None:
-    if card.account_id is None or await store.has_fingerprint(connection, vault.fingerprint(card.number)):
-        return
-    # Read anew for each card: every card issued is one more event of its account.
-    account = (await lock_accounts(connection, [card.account_id]))[card.account_id]
-    await put_card(
-        connection,
-        vault,
-        account,
-        card.number,
-        (card.expiry_year, card.filed_expiry_month),
-        now,
-        status=card.status,
-        wrong_attempts=WRONG_ATTEMPTS_MAX if card.worn_out else 0,
-        wrong_since=_WORN_OUT_SINCE if card.worn_out else None,
-    )
+async def carry_out(connection: Connection, operations: Sequence[Operation]) -> None:
+    """Carry out operations that must not be refused, within the caller's transaction."""
+    for answer in await attempt(connection, Memory(), operations) if operations else ():
+        if isinstance(answer, CodebankError):
+            raise answer
+
+
+async def _is_missing(connection: Connection, vault: Vault, card: TestCard) -> bool:
+    return card.account_id is not None and not await has_fingerprint(connection, vault.fingerprint(card.number))
+
+
+def _issuing(vault: Vault, card: TestCard) -> Operation:
+    assert card.account_id is not None
+    plastic = Plastic(card.number, (card.expiry_year, card.filed_expiry_month))
+    return issuing(vault, plastic, card.account_id, status=card.status)

@@ -56,8 +56,6 @@ class TestCard:
     filed_expiry_month: int = 12
     cvv: str = "123"
     status: CardStatus = CardStatus.ACTIVE
-    #: Whether wrong attempts have used up the card's patience.
-    worn_out: bool = False
     forced: DeclineCode | None = None
     behaviour: Behaviour = Behaviour.PLAIN
 
@@ -90,7 +88,7 @@ TEST_CARDS: Final = (
     TestCard(number=_number(17), outcome="card_stolen", status=CardStatus.STOLEN),
     TestCard(number=_number(18), outcome="account_closed", account_id=CLOSED_ACCOUNT),
     TestCard(number=_number(19), outcome="limit_exceeded", account_id=EMPTY_ACCOUNT),
-    TestCard(number=_number(20), outcome="too_many_attempts", worn_out=True),
+    TestCard(number=_number(20), outcome="too_many_attempts", forced=DeclineCode.TOO_MANY_ATTEMPTS),
     TestCard(number=_number(21), outcome="suspected_fraud", forced=DeclineCode.SUSPECTED_FRAUD),
     TestCard(number=_number(22), outcome="currency_not_held", account_id=DOLLAR_ACCOUNT),
     TestCard(number=_number(23), outcome="invalid_merchant", forced=DeclineCode.INVALID_MERCHANT),

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from codebank.audit.proof.prove import prove_once
-from codebank.bank.cards import open_account, put_card
-from codebank.bank.seed import seed_bank
+from codebank.bank.drawing import Plastic, issuing
+from codebank.bank.operation import OpenAccount
+from codebank.bank.seed import carry_out, seed_bank
 from codebank.bank.vault import Vault
 from codebank.card import with_check_digit
 from codebank.errors import Code, CodebankError
@@ -216,10 +217,14 @@ async def _prepare(admin_dsn: str, settings: Settings) -> list[tuple[str, str, i
     async with bank.transaction():
         await bank.execute("delete from card")  # only the accounts of this bench are charged
         for number in range(_ACCOUNTS):
-            account = await open_account(bank, new_id(), f"Bench {number}", _LIMIT, now)
-            assert account is not None
+            opens = OpenAccount(
+                account_id=new_id(),
+                holder_name=f"Bench {number}",
+                currency=_LIMIT.currency,
+                limit_minor=_LIMIT.amount_minor,
+            )
             digits, year, month = with_check_digit(f"40000030{number:07d}"), now.year + 5, 12
-            await put_card(bank, vault, account, digits, (year, month), now)
+            await carry_out(bank, [issuing(vault, Plastic(digits, (year, month)), opens.account_id, opens=opens)])
             cards.append((digits, vault.cvv(digits, year, month), year, month))
     await bank.close()
     return cards

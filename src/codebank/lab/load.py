@@ -9,12 +9,16 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import grpc
 import uvloop
 
-from codebank.bank.account import Card, Charge, Merchant, authorize
-from codebank.bank.store import reading, writing
+from codebank.bank.deciding import Deciding, Known
+from codebank.bank.operation import Authorize, Key
+from codebank.bank.state import CardPlace
+from codebank.bank.store.reading import read_accounts, read_keys, read_merchants
+from codebank.bank.store.writing import write
 from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.lab.benchserver import ECHO, ECHO_STREAM
 from codebank.runtime.postgres.pool import connect
@@ -132,57 +136,47 @@ async def _stream(target: Target, contender: str, in_flight: int, seconds: int) 
 
 
 async def _sql(target: Target, _contender: str, _in_flight: int, seconds: int) -> Turn:
-    """Write the same rows with the same statements, without gRPC, and decided before the clock starts."""
+    """Write the same rows with the same statement, without gRPC, and decided before the clock starts."""
     connection: Any = await connect(target.bank_dsn, role="bench")
-    card_ids = [row["card_id"] for row in await connection.fetch("select card_id from card")]
-    async with connection.transaction():
-        accounts, cards = await reading.lock_by_card(connection, card_ids)
+    rows = await connection.fetch("select card_id, account_id, token from card")
+    places: dict[bytes | str | UUID, CardPlace] = {
+        row["token"]: CardPlace(row["account_id"], row["card_id"]) for row in rows
+    }
+    tokens = [row["token"] for row in rows]
+    merchants = await read_merchants(connection, [DEMO_MERCHANT])
+    everything = [place.account_id for place in places.values()], [place.card_id for place in places.values()]
+    accounts, cards = await read_accounts(connection, *everything)
     items = milliseconds = 0
     while milliseconds < seconds * 1000:
         # What Python decides and builds is left out of the time; what PostgreSQL is sent is the same.
-        outcomes = []
-        keys = []
-        now = utc_now()
-        for _ in range(BATCH):
-            card = cards[card_ids[random.randrange(len(card_ids))]]  # noqa: S311 (a load, not a secret)
-            charge = _charge(card)
-            outcome = authorize(accounts[card.account_id], card, charge, now, new_id)
-            assert outcome.entry is not None
-            accounts[card.account_id] = outcome.account
-            outcomes.append((charge.idempotency_key, outcome))
-            name = (_MERCHANT.merchant_id, charge.idempotency_key)
-            keys.append((*name, charge.request_hash, card.account_id, charge.payment_id))
-        touched = {outcome.account.account_id for _, outcome in outcomes}
-        locked = [card.card_id for card in cards.values() if card.account_id in touched]
+        batch = [_charge(tokens[random.randrange(len(tokens))]) for _ in range(BATCH)]  # noqa: S311 (a load)
+        deciding = Deciding(Known(places, merchants, accounts, cards), utc_now(), new_id)
+        for operation in batch:
+            deciding.answer(operation)
+        touched = list(deciding.writes.accounts)
+        names = [(operation.key.caller_id, operation.key.name) for operation in batch if operation.key]
         began = time.perf_counter_ns()
-        async with connection.transaction():
-            await reading.lock_by_card(connection, locked)
-            await reading.take_keys(connection, keys, now)
-            changed = [accounts[account_id] for account_id in touched]
-            await writing.write_outcomes(connection, changed, outcomes, now)
+        await read_keys(connection, names)
+        await read_accounts(connection, touched, everything[1])
+        await write(connection, deciding.writes)
         milliseconds += (time.perf_counter_ns() - began) // 10**6
         items += BATCH
     await connection.close()
     return Turn(items, milliseconds, ())
 
 
-_MERCHANT: Final = Merchant(merchant_id=DEMO_MERCHANT, name="Bench", category_code="5311", is_open=True)
-
-
-def _charge(card: Card) -> Charge:
-    return Charge(
+def _charge(token: str) -> Authorize:
+    return Authorize(
+        key=Key(DEMO_MERCHANT, f"bench-sql-{new_id().hex}", bytes(32)),
         payment_id=new_id(),
-        merchant=_MERCHANT,
-        idempotency_key=f"bench-sql-{new_id().hex}",
-        request_hash=bytes(32),
+        merchant_id=DEMO_MERCHANT,
         amount_minor=100,
         currency="BRL",
         description="Bench",
         parcelas=1,
-        card_masked=card.masked,
-        card_brand=card.brand,
-        fingerprint=None,
-        token="bench",  # noqa: S106 (names no card: the card is given)
+        card_masked="••••",
+        card_brand="card",
+        handle=token,
         expiry=None,
         cvv_fits=None,
     )

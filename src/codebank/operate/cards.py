@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import MessageToDict
 
-from codebank.bank.cards import list_cards as read_cards
+from codebank.bank.store.reading import list_cards as read_cards
 from codebank.errors import Code, CodebankError
 from codebank.runtime.grpc.tls import Identity, open_blocking_channel
 from codebank.runtime.postgres.pool import open_pool
@@ -58,19 +58,20 @@ async def list_cards(settings: Settings) -> list[dict[str, Any]]:
     """List the newest cards, masked."""
     pool = await open_pool(settings.database_url("bank", READER_ROLE), max_size=1)
     try:
-        views = await read_cards(pool)
+        async with pool.acquire() as connection:
+            found = await read_cards(connection)
     finally:
         await pool.close()
     return [
         {
-            "card_id": view.card.card_id,
-            "account_id": view.account.account_id,
-            "holder_name": view.account.holder_name,
-            "masked": view.card.masked,
-            "brand": view.card.brand,
-            "status": view.card.status,
-            "used_minor": view.account.used_minor,
-            "limit_minor": view.account.limit_minor,
+            "card_id": card.card_id,
+            "account_id": account.account_id,
+            "holder_name": account.holder_name,
+            "masked": card.masked,
+            "brand": card.brand,
+            "status": card.status,
+            "used_minor": account.used_minor,
+            "limit_minor": account.limit_minor,
         }
-        for view in views
+        for account, card in found
     ]

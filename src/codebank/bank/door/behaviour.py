@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from codebank.bank.account import Charge
-from codebank.bank.service import Answer
+from codebank.bank.operation import Authorize, PaymentAnswer
 from codebank.bank.test_cards import BY_NUMBER, Behaviour, TestCard
 from codebank.errors import Code, CodebankError
 
@@ -23,7 +22,7 @@ _SILENCE_SECONDS: Final = 60
 
 
 @dataclass
-class Rehearsal:
+class ForcedBehaviour:
     """Behaves as the test cards ask."""
 
     is_on: bool
@@ -34,7 +33,7 @@ class Rehearsal:
         """Give the test card of a number, where test cards are on."""
         return BY_NUMBER.get(number) if self.is_on else None
 
-    async def before(self, charge: Charge, number: str) -> None:
+    async def before(self, operation: Authorize, number: str) -> None:
         """Do what comes before the charge: pause, or turn the key away the first time."""
         card = self.card(number)
         if card is None:
@@ -42,7 +41,7 @@ class Rehearsal:
         if card.behaviour is Behaviour.SLOW:
             await asyncio.sleep(SLOW_SECONDS)
         if card.behaviour is Behaviour.UNAVAILABLE_ONCE:
-            self._turn_away_once((charge.merchant.merchant_id, charge.idempotency_key))
+            self._turn_away_once((operation.merchant_id, operation.key.name if operation.key else ""))
 
     def _turn_away_once(self, key: tuple[UUID, str]) -> None:
         if key in self._turned_away:
@@ -52,7 +51,7 @@ class Rehearsal:
             self._turned_away.popitem(last=False)
         raise CodebankError(Code.UNAVAILABLE, "the bank is away for a moment (test card)", retry_after_seconds=1)
 
-    async def after(self, answer: Answer, number: str) -> None:
+    async def after(self, answer: PaymentAnswer, number: str) -> None:
         """Do what comes after the commit: keep the first answer back."""
         card = self.card(number)
         if card is not None and card.behaviour is Behaviour.TIMEOUT_AFTER_COMMIT and not answer.replayed:

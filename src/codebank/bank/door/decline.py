@@ -25,13 +25,15 @@ _DECLINES: Final[Mapping[str, tuple[Advice, str]]] = {
     DeclineCode.CANCELLED_KEY: (Advice.DO_NOT_TRY_AGAIN, "17"),
 }
 APPROVED_RESPONSE_CODE: Final = "00"
+#: Of a reason that only a newer release knows: "do not honour", and the card's holder asks the bank.
+_UNNAMED: Final = (Advice.DO_NOT_TRY_AGAIN, "05")
 
 
 def advice_of(code: str) -> Advice:
     """Say what the buyer may do about a decline."""
-    return _DECLINES[code][0]
+    return _DECLINES.get(code, _UNNAMED)[0]
 
 
 def response_code_of(code: str | None) -> str:
     """Give the ISO 8583 response code of an answer."""
-    return APPROVED_RESPONSE_CODE if code is None else _DECLINES[code][1]
+    return APPROVED_RESPONSE_CODE if code is None else _DECLINES.get(code, _UNNAMED)[1]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from codebank.bank.account import Charge, Merchant
-from codebank.bank.door.behaviour import Rehearsal
+from codebank.bank.door.behaviour import ForcedBehaviour
+from codebank.bank.operation import OPERATOR_ID, Authorize, BlockCard, Cancel, Key, OpenAccount, UnblockCard
 from codebank.bank.vault import Vault
 from codebank.card import brand_of, is_number_shaped, mask, passes_luhn
 from codebank.errors import CodebankError, Violation, invalid
-from codebank.money import AMOUNT_MINOR_MAX, EXPONENTS, Money
+from codebank.events import CardStatus
+from codebank.money import AMOUNT_MINOR_MAX, EXPONENTS
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import new_id
 
@@ -19,17 +20,22 @@ KEY_LENGTH_MAX: Final = 64
 DESCRIPTION_LENGTH_MAX: Final = 140
 HOLDER_NAME_LENGTH_MAX: Final = 80
 PARCELAS_MAX: Final = 12
+_BLOCK_REASONS: Final = {
+    pb.BlockCardRequest.REASON_BLOCKED: CardStatus.BLOCKED,
+    pb.BlockCardRequest.REASON_LOST: CardStatus.LOST,
+    pb.BlockCardRequest.REASON_STOLEN: CardStatus.STOLEN,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class ChargeReader:
-    """Reads requests to charge a card; the number and the CVV go no further than here."""
+class RequestReader:
+    """Reads what changes the bank; the number and the CVV go no further than here."""
 
     vault: Vault
-    rehearsal: Rehearsal
+    forced: ForcedBehaviour
 
-    def read(self, request: pb.AuthorizeRequest, merchant: Merchant) -> Charge:
-        """Check a request and make it a charge. Raises CodebankError naming every wrong field."""
+    def authorize(self, request: pb.AuthorizeRequest, merchant_id: UUID) -> Authorize:
+        """Check a request to charge a card. Raises CodebankError naming every wrong field."""
         violations = _check_card(request)
         violations += _check_money("amount", request.HasField("amount"), request.amount)
         violations += _check_text("description", request.description, DESCRIPTION_LENGTH_MAX)
@@ -39,60 +45,114 @@ class ChargeReader:
         if violations:
             raise invalid(*violations)
         if request.WhichOneof("card") == "card_token":
-            return self._of_token(request, merchant)
-        return self._of_number(request, merchant)
+            return self._of_token(request, merchant_id)
+        return self._of_number(request, merchant_id)
 
-    def _of_token(self, request: pb.AuthorizeRequest, merchant: Merchant) -> Charge:
-        return Charge(
-            payment_id=new_id(),
-            merchant=merchant,
-            idempotency_key=request.idempotency_key,
+    def _of_token(self, request: pb.AuthorizeRequest, merchant_id: UUID) -> Authorize:
+        return Authorize(
             # Quoted, so that no token reads like a number, or like a token and an amount.
-            request_hash=self._hash(request, f"token {request.card_token!r}"),
+            key=self._key_of_charge(request, merchant_id, f"token {request.card_token!r}"),
+            payment_id=new_id(),
+            merchant_id=merchant_id,
             amount_minor=request.amount.amount_minor,
             currency=request.amount.currency,
             description=request.description,
             parcelas=request.parcelas or 1,
             card_masked="••••",
             card_brand="card",
-            fingerprint=None,
-            token=request.card_token,
+            handle=request.card_token,
             expiry=None,
             cvv_fits=None,
         )
 
-    def _of_number(self, request: pb.AuthorizeRequest, merchant: Merchant) -> Charge:
+    def _of_number(self, request: pb.AuthorizeRequest, merchant_id: UUID) -> Authorize:
         card = request.card_data
         number, year, month = card.number, card.expiry_year, card.expiry_month
         # A number whose check digit is wrong can belong to no card: its fingerprint finds none.
-        test_card = self.rehearsal.card(number)
+        test_card = self.forced.card(number)
         if test_card is not None:
             cvv_fits = card.cvv == test_card.cvv
         else:
             cvv_fits = passes_luhn(number) and self.vault.cvv_fits(card.cvv, number, year, month)
-        return Charge(
+        return Authorize(
+            key=self._key_of_charge(request, merchant_id, f"{number}|{year}-{month}"),
             payment_id=new_id(),
-            merchant=merchant,
-            idempotency_key=request.idempotency_key,
-            request_hash=self._hash(request, f"{number}|{year}-{month}"),
+            merchant_id=merchant_id,
             amount_minor=request.amount.amount_minor,
             currency=request.amount.currency,
             description=request.description,
             parcelas=request.parcelas or 1,
             card_masked=mask(number),
             card_brand=brand_of(number),
-            fingerprint=self.vault.fingerprint(number),
-            token=None,
+            handle=self.vault.fingerprint(number),
             expiry=(year, month),
             cvv_fits=cvv_fits,
             forced=test_card.forced if test_card else None,
         )
 
-    def _hash(self, request: pb.AuthorizeRequest, card: str) -> bytes:
+    def _key_of_charge(self, request: pb.AuthorizeRequest, merchant_id: UUID, card: str) -> Key:
         """Hash what makes a request this request. The CVV is left out: nothing of it may be kept, not even hashed."""
         amount = request.amount
         text = f"{card}|{amount.amount_minor}|{amount.currency}|{request.parcelas or 1}|{request.description}"
-        return self.vault.request_mac(text)
+        return Key(merchant_id, request.idempotency_key, self.vault.request_mac(text))
+
+    def issue(self, request: pb.IssueCardRequest) -> CardOrder:
+        """Check a request to issue a card. Raises CodebankError naming every wrong field."""
+        violations = _check_key(request.idempotency_key)
+        which = request.WhichOneof("account")
+        if which == "new_account":
+            new = request.new_account
+            violations += _check_text("new_account.holder_name", new.holder_name, HOLDER_NAME_LENGTH_MAX)
+            violations += _check_money("new_account.limit", new.HasField("limit"), new.limit)
+        elif which is None:
+            violations.append(Violation("account", "must be a new_account or an account_id"))
+        if violations:
+            raise invalid(*violations)
+        if which == "new_account":
+            new = request.new_account
+            opens = OpenAccount(
+                account_id=new_id(),
+                holder_name=new.holder_name,
+                currency=new.limit.currency,
+                limit_minor=new.limit.amount_minor,
+            )
+            text = f"issue|{new.limit.amount_minor}|{new.limit.currency}|{new.holder_name}"
+            return CardOrder(self._operators_key(request.idempotency_key, text), opens.account_id, opens)
+        account_id = _read_id("account_id", request.account_id)
+        return CardOrder(self._operators_key(request.idempotency_key, f"issue|{account_id}"), account_id, None)
+
+    def block(self, request: pb.BlockCardRequest) -> BlockCard:
+        """Check a request to block a card. Raises CodebankError naming the wrong field."""
+        status = _BLOCK_REASONS.get(request.reason)
+        if status is None:
+            raise invalid(Violation("reason", "must be blocked, lost or stolen"))
+        card_id = read_card_id(request.card_id)
+        key = self._optional_key(request.idempotency_key, f"block|{card_id}|{status}")
+        return BlockCard(key=key, card_id=card_id, status=status)
+
+    def unblock(self, request: pb.UnblockCardRequest) -> UnblockCard:
+        """Check a request to unblock a card. Raises CodebankError naming the wrong field."""
+        card_id = read_card_id(request.card_id)
+        return UnblockCard(key=self._optional_key(request.idempotency_key, f"unblock|{card_id}"), card_id=card_id)
+
+    def cancel(self, request: pb.CancelRequest, merchant_id: UUID) -> Cancel:
+        """Check a request to cancel a key."""
+        return Cancel(merchant_id=merchant_id, target=read_key(request.idempotency_key))
+
+    def _operators_key(self, name: str, text: str) -> Key:
+        return Key(OPERATOR_ID, name, self.vault.request_mac(text))
+
+    def _optional_key(self, name: str, text: str) -> Key | None:
+        return self._operators_key(read_key(name), text) if name else None
+
+
+@dataclass(frozen=True, slots=True)
+class CardOrder:
+    """A request to issue a card, before its number is drawn."""
+
+    key: Key
+    account_id: UUID
+    opens: OpenAccount | None
 
 
 def _check_card(request: pb.AuthorizeRequest) -> list[Violation]:
@@ -164,31 +224,3 @@ def _read_id(name: str, text: str) -> UUID:
 
 def _not_an_id(name: str) -> CodebankError:
     return invalid(Violation(name, "must be a UUID"))
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """A request to issue a card."""
-
-    key: str
-    account_id: UUID | None
-    holder_name: str
-    limit: Money | None
-
-
-def read_issue(request: pb.IssueCardRequest) -> Issue:
-    """Check a request to issue a card. Raises CodebankError naming every wrong field."""
-    violations = _check_key(request.idempotency_key)
-    which = request.WhichOneof("account")
-    if which == "new_account":
-        new = request.new_account
-        violations += _check_text("new_account.holder_name", new.holder_name, HOLDER_NAME_LENGTH_MAX)
-        violations += _check_money("new_account.limit", new.HasField("limit"), new.limit)
-    elif which is None:
-        violations.append(Violation("account", "must be a new_account or an account_id"))
-    if violations:
-        raise invalid(*violations)
-    if which == "new_account":
-        limit = Money(request.new_account.limit.amount_minor, request.new_account.limit.currency)
-        return Issue(request.idempotency_key, None, request.new_account.holder_name, limit)
-    return Issue(request.idempotency_key, _read_id("account_id", request.account_id), "", None)

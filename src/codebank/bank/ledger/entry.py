@@ -36,6 +36,13 @@ class Kind(StrEnum):
     CASH = "cash"
 
 
+class EntryKind(StrEnum):
+    """What an entry is for."""
+
+    CHARGE = "charge"
+    REFUND = "refund"
+
+
 class Entry(Struct, frozen=True, gc=False):
     """One row of the ledger."""
 
@@ -48,9 +55,12 @@ class Entry(Struct, frozen=True, gc=False):
     credit_id: UUID
     amount_minor: int
     currency: str
-    payment_id: UUID
+    #: None where it belongs to no payment.
+    payment_id: UUID | None
     created_at: datetime
     hash: bytes
+    #: An `EntryKind`; None where the release before wrote it: then its direction tells.
+    kind: str | None
 
 
 def charge_entry(
@@ -66,7 +76,9 @@ def charge_entry(
 ) -> Entry:
     """Write what a charge moves, as the next entry of the account's chain."""
     debit, credit = (Kind.RECEIVABLE, account_id), (Kind.PAYABLE, merchant_id)
-    return _next(account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash)
+    return _next(
+        EntryKind.CHARGE, account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash
+    )
 
 
 def refund_entry(
@@ -82,10 +94,13 @@ def refund_entry(
 ) -> Entry:
     """Write what giving back moves, as the next entry of the account's chain."""
     debit, credit = (Kind.PAYABLE, merchant_id), (Kind.RECEIVABLE, account_id)
-    return _next(account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash)
+    return _next(
+        EntryKind.REFUND, account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash
+    )
 
 
 def _next(
+    kind: EntryKind,
     account_id: UUID,
     debit: tuple[Kind, UUID],
     credit: tuple[Kind, UUID],
@@ -98,7 +113,7 @@ def _next(
 ) -> Entry:
     number = after_number + 1
     digest = chain_hash(after_hash, number, debit, credit, amount_minor, currency, payment_id, now)
-    return Entry(account_id, number, *debit, *credit, amount_minor, currency, payment_id, now, digest)
+    return Entry(account_id, number, *debit, *credit, amount_minor, currency, payment_id, now, digest, kind)
 
 
 def chain_hash(
@@ -108,10 +123,13 @@ def chain_hash(
     credit: tuple[str, UUID],
     amount_minor: int,
     currency: str,
-    payment_id: UUID,
+    payment_id: UUID | None,
     at: datetime,
 ) -> bytes:
-    """Hash an entry together with the hash of the one before it (SHA-256)."""
+    """Hash an entry together with the hash of the one before it (SHA-256).
+
+    The kind of a charge and of a refund is its direction, which the hash has: chains of the first release go on.
+    """
     micros = (at - _EPOCH) // _MICROSECOND
     text = f"{number}|{debit[0]}:{debit[1]}|{credit[0]}:{credit[1]}|{amount_minor}|{currency}|{payment_id}|{micros}"
     return hashlib.sha256(before + text.encode()).digest()

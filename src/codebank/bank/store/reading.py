@@ -1,141 +1,147 @@
-"""What is read and locked before a decision, and the keys that are taken."""
+"""What is read before a decision, and the locks that are taken where somebody else decides too."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
-from codebank.bank.account import Account, Card, Merchant
-from codebank.bank.store.rows import ACCOUNT_COLUMNS, CARD_COLUMNS, PAYMENT_COLUMNS, account_of, card_of, payment_of
+from codebank.bank.operation import IssueCard
+from codebank.bank.state import Account, Card, CardPlace, KeyName, Merchant, TakenKey
+from codebank.bank.store.rows import (
+    ACCOUNT_COLUMNS,
+    CARD_COLUMNS,
+    KEY_COLUMNS,
+    PAYMENT_COLUMNS,
+    account_of,
+    card_of,
+    key_of,
+    merchant_of,
+    payment_of,
+)
 from codebank.events import PaymentState
 from codebank.runtime.postgres.pool import Connection
 
-# Rows are locked in the order of their ids, so that two banks never wait for each other in a circle. Locking the
-# card's row too makes PostgreSQL return its latest version, not the one of the statement's snapshot.
-_LOCK_BY_CARD: Final = f"""
-select {ACCOUNT_COLUMNS}, {CARD_COLUMNS} from account a join card c using (account_id)
-where c.card_id = any($1) order by a.account_id, c.card_id for update of a, c
-"""
-_LOCK_ACCOUNTS: Final = (
-    f"select {ACCOUNT_COLUMNS} from account a where account_id = any($1) order by account_id for update"
-)
 _LOCATE: Final = """
-select fingerprint, token, account_id, card_id from card where fingerprint = any($1) or token = any($2)
-"""
-
-_TAKE_KEYS: Final = """
-insert into idempotency_key (merchant_id, key, request_hash, account_id, payment_id, created_at)
-select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::uuid[], $6::timestamptz[])
-order by 1, 2
-on conflict do nothing returning merchant_id, key
+select fingerprint, token, account_id, card_id from card
+where fingerprint = any($1) or token = any($2) or card_id = any($3)
 """
 _READ_KEYS: Final = f"""
-select k.merchant_id as owner_id, k.key, k.request_hash, {PAYMENT_COLUMNS}
-from idempotency_key k left join payment p on (p.account_id, p.payment_id) = (k.account_id, k.payment_id)
+select {KEY_COLUMNS} from idempotency_key k
 where (k.merchant_id, k.key) in (select * from unnest($1::uuid[], $2::text[]))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a card is."""
-
-    account_id: UUID
-    card_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class TakenKey:
-    """A key that somebody used before. Without a payment it is a tombstone."""
-
-    request_hash: bytes | None
-    payment: PaymentState | None
+_READ_ACCOUNTS: Final = f"""
+select {ACCOUNT_COLUMNS}, {CARD_COLUMNS} from account a
+left join card c on c.account_id = a.account_id and c.card_id = any($2)
+where a.account_id = any($1)
+"""
+_READ_PAYMENTS: Final = f"select {PAYMENT_COLUMNS} from payment p where p.payment_id = any($1)"
+# In the order of their ids, so that two banks never wait for each other in a circle; what somebody else holds is left
+# out, not waited for.
+_LOCK_ACCOUNTS: Final = """
+select account_id from account where account_id = any($1) order by account_id for update skip locked
+"""
 
 
 async def locate_cards(
-    connection: Connection, fingerprints: Collection[bytes], tokens: Collection[str]
-) -> dict[bytes | str, Place]:
-    """Find the cards of fingerprints and tokens. What a card belongs to never changes, so this may be cached."""
-    places: dict[bytes | str, Place] = {}
-    for row in await connection.fetch(_LOCATE, list(fingerprints), list(tokens)):
-        places[row["fingerprint"]] = places[row["token"]] = Place(row["account_id"], row["card_id"])
+    connection: Connection, fingerprints: Collection[bytes], tokens: Collection[str], card_ids: Collection[UUID]
+) -> dict[bytes | str | UUID, CardPlace]:
+    """Find the cards of fingerprints, tokens and ids."""
+    places: dict[bytes | str | UUID, CardPlace] = {}
+    for row in await connection.fetch(_LOCATE, list(fingerprints), list(tokens), list(card_ids)):
+        place = CardPlace(row["account_id"], row["card_id"])
+        places[row["fingerprint"]] = places[row["token"]] = places[row["card_id"]] = place
     return places
 
 
-async def lock_by_card(
-    connection: Connection, card_ids: Collection[UUID]
-) -> tuple[dict[UUID, Account], dict[UUID, Card]]:
-    """Lock cards with their accounts until the transaction ends, and read both as they now are."""
-    rows = await connection.fetch(_LOCK_BY_CARD, list(card_ids))
-    return {row["account_id"]: account_of(row) for row in rows}, {row["card_id"]: card_of(row) for row in rows}
+async def read_keys(connection: Connection, names: Collection[KeyName]) -> dict[KeyName, TakenKey]:
+    """Read what keys were used for; those that nobody used are left out."""
+    callers, keys = [caller for caller, _ in names], [key for _, key in names]
+    return {(row["merchant_id"], row["key"]): key_of(row) for row in await connection.fetch(_READ_KEYS, callers, keys)}
 
 
-async def lock_accounts(connection: Connection, account_ids: Collection[UUID]) -> dict[UUID, Account]:
-    """Lock accounts until the transaction ends, and read them as they now are."""
-    rows = await connection.fetch(_LOCK_ACCOUNTS, list(account_ids))
-    return {row["account_id"]: account_of(row) for row in rows}
-
-
-async def take_keys(
-    connection: Connection, keys: Sequence[tuple[UUID, str, bytes, UUID, UUID]], now: datetime
-) -> set[tuple[UUID, str]]:
-    """Take the idempotency keys that are free and return those taken now.
-
-    A key that another transaction is taking at this moment is waited for.
-    """
-    columns = [list(column) for column in zip(*keys, strict=True)]
-    rows = await connection.fetch(_TAKE_KEYS, *columns, [now] * len(keys))
-    return {(row["merchant_id"], row["key"]) for row in rows}
-
-
-async def close_key(connection: Connection, merchant_id: UUID, key: str, now: datetime) -> bool:
-    """Leave a tombstone on a key that nobody used; False where somebody did."""
-    row = await connection.fetchrow(
-        "insert into idempotency_key (merchant_id, key, created_at) values ($1, $2, $3)"
-        " on conflict do nothing returning key",
-        merchant_id,
-        key,
-        now,
-    )
-    return row is not None
-
-
-async def read_keys(connection: Connection, keys: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], TakenKey]:
-    """Read what keys were used for."""
-    merchants, names = [merchant for merchant, _ in keys], [name for _, name in keys]
+async def read_issue_keys(connection: Connection, keys: Collection[str]) -> dict[str, TakenKey]:
+    """Read the operator's keys with which the release before issued cards: it kept them with the cards."""
+    rows = await connection.fetch("select issue_key, account_id, card_id from card where issue_key = any($1)", keys)
     return {
-        (row["owner_id"], row["key"]): TakenKey(row["request_hash"], payment_of(row) if row["payment_id"] else None)
-        for row in await connection.fetch(_READ_KEYS, merchants, names)
+        row["issue_key"]: TakenKey(
+            kind=IssueCard.kind, request_hash=None, account_id=row["account_id"], card_id=row["card_id"]
+        )
+        for row in rows
     }
 
 
-async def find_payment(connection: Connection, merchant_id: UUID, payment_id: UUID) -> tuple[str, PaymentState] | None:
-    """Read a merchant's payment and its key by id."""
+async def read_accounts(
+    connection: Connection, account_ids: Collection[UUID], card_ids: Collection[UUID]
+) -> tuple[dict[UUID, Account], dict[UUID, Card]]:
+    """Read accounts, and those of their cards that are named, as they now are."""
+    rows = await connection.fetch(_READ_ACCOUNTS, list(account_ids), list(card_ids))
+    accounts = {row["account_id"]: account_of(row) for row in rows}
+    return accounts, {row["card_id"]: card_of(row) for row in rows if row["card_id"] is not None}
+
+
+async def read_payments(connection: Connection, payment_ids: Collection[UUID]) -> dict[UUID, PaymentState]:
+    """Read payments as they now are."""
+    rows = await connection.fetch(_READ_PAYMENTS, list(payment_ids))
+    return {row["payment_id"]: payment_of(row) for row in rows}
+
+
+async def read_merchants(connection: Connection, merchant_ids: Collection[UUID]) -> dict[UUID, Merchant]:
+    """Read merchants as they now are."""
+    rows = await connection.fetch("select * from merchant where merchant_id = any($1)", list(merchant_ids))
+    return {row["merchant_id"]: merchant_of(row) for row in rows}
+
+
+async def lock_accounts(connection: Connection, account_ids: Collection[UUID]) -> set[UUID]:
+    """Lock accounts until the transaction ends, and give those that somebody else holds."""
+    locked = {row["account_id"] for row in await connection.fetch(_LOCK_ACCOUNTS, list(account_ids))}
+    missing = set(account_ids) - locked
+    if not missing:
+        return set()
+    there = await connection.fetch("select account_id from account where account_id = any($1)", list(missing))
+    return {row["account_id"] for row in there}
+
+
+async def find_payment(
+    connection: Connection, merchant_id: UUID, *, payment_id: UUID | None = None, key: str = ""
+) -> tuple[str, PaymentState] | None:
+    """Read a merchant's payment and its key, by its id or by the key."""
     row = await connection.fetchrow(
-        f"select p.idempotency_key, {PAYMENT_COLUMNS} from payment p where payment_id = $1 and merchant_id = $2",
-        payment_id,
+        f"select {PAYMENT_COLUMNS} from payment p where p.merchant_id = $1 and p.payment_id ="
+        " coalesce($2, (select payment_id from idempotency_key where (merchant_id, key) = ($1, $3)))",
         merchant_id,
+        payment_id,
+        key,
     )
     return (row["idempotency_key"], payment_of(row)) if row else None
 
 
-async def find_payment_account(connection: Connection, payment_id: UUID) -> UUID:
-    """Tell which account a payment belongs to."""
-    account_id: UUID = await connection.fetchval("select account_id from payment where payment_id = $1", payment_id)
-    return account_id
-
-
-async def find_merchant(connection: Connection, api_key_hash: bytes) -> Merchant | None:
+async def find_merchant_id(connection: Connection, api_key_hash: bytes) -> UUID | None:
     """Find the merchant of an API key by its hash."""
-    row = await connection.fetchrow("select * from merchant where api_key_hash = $1", api_key_hash)
-    if row is None:
-        return None
-    return Merchant(
-        merchant_id=row["merchant_id"],
-        name=row["name"],
-        category_code=row["category_code"],
-        is_open=row["status"] == "open",
+    merchant_id: UUID | None = await connection.fetchval(
+        "select merchant_id from merchant where api_key_hash = $1", api_key_hash
     )
+    return merchant_id
+
+
+async def find_card(connection: Connection, card_id: UUID) -> tuple[Account, Card] | None:
+    """Read a card with its account."""
+    row = await connection.fetchrow(
+        f"select {ACCOUNT_COLUMNS}, {CARD_COLUMNS} from account a join card c using (account_id) where c.card_id = $1",
+        card_id,
+    )
+    return (account_of(row), card_of(row)) if row else None
+
+
+async def list_cards(connection: Connection) -> list[tuple[Account, Card]]:
+    """Read the newest cards with their accounts."""
+    rows = await connection.fetch(
+        f"select {ACCOUNT_COLUMNS}, {CARD_COLUMNS} from account a join card c using (account_id)"
+        " order by c.created_at desc, c.card_id limit 500"
+    )
+    return [(account_of(row), card_of(row)) for row in rows]
+
+
+async def has_fingerprint(connection: Connection, fingerprint: bytes) -> bool:
+    """Tell whether a number is taken."""
+    return bool(await connection.fetchval("select exists (select from card where fingerprint = $1)", fingerprint))

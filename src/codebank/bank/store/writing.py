@@ -1,161 +1,223 @@
-"""What is written once money was decided: accounts, payments, entries and outbox rows, in one transaction."""
+"""Writes what a batch decided, whatever kinds of operations it had: one statement, one commit.
+
+The statement names the versions that were decided on; where one has moved it raises, and nothing of it stays. It is put
+together from the parts that a batch needs, so that a charge does not pay for what only a cancellation writes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from codebank.bank.account import Account, Card, Outcome
+import asyncpg
+
+from codebank.bank.deciding import Writes
 from codebank.bank.ledger.entry import Entry
-from codebank.events import Event
+from codebank.bank.operation import NewCard
 from codebank.runtime.postgres.pool import Connection
 from codebank.wire import event_value
 
-# One statement for a whole batch: one round trip, one plan.
-_WRITE: Final = """
-with written_account as (
-    update account a set used_minor = n.used_minor, sequence = n.sequence,
-           entry_number = n.entry_number, entry_hash = n.entry_hash
-    from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
-         as n(account_id, used_minor, sequence, entry_number, entry_hash)
-    where a.account_id = n.account_id
-), written_payment as (
-    insert into payment (account_id, payment_id, merchant_id, idempotency_key, status, decline_code, amount_minor,
-                         currency, parcelas, description, merchant_name, merchant_category, card_id, card_masked,
-                         card_brand, created_at, updated_at)
-    select n.*, $22, $22
-    from unnest($6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::bigint[],
-                $13::text[], $14::smallint[], $15::text[], $16::text[], $17::text[], $18::uuid[], $19::text[],
-                $20::text[]) as n
-), written_entry as (
-    insert into entry (account_id, entry_number, debit_kind, debit_id, credit_kind, credit_id, amount_minor,
-                       currency, payment_id, created_at, hash)
-    select n.account_id, n.entry_number, 'receivable', n.account_id, 'payable', n.merchant_id, n.amount_minor,
-           n.currency, n.payment_id, $22, n.hash
-    from unnest($23::uuid[], $24::bigint[], $25::uuid[], $26::bigint[], $27::text[], $28::uuid[], $29::bytea[])
-         as n(account_id, entry_number, merchant_id, amount_minor, currency, payment_id, hash)
-), written_event as (
-    insert into outbox (account_id, sequence, event_id, type, occurred_at, value)
-    select n.account_id, n.sequence, n.event_id, n.type, $22, n.value
-    from unnest($6::uuid[], $21::bigint[], $30::uuid[], $31::text[], $32::bytea[])
-         as n(account_id, sequence, event_id, type, value)
-)
-select pg_notify('outbox', '')
-"""
+#: What `refuse_moved` raises (migration 0003).
+_MOVED_STATE: Final = "CB001"
 
 
-async def write_outcomes(
-    connection: Connection, accounts: Collection[Account], outcomes: Sequence[tuple[str, Outcome]], now: datetime
-) -> None:
-    """Write a batch of decided payments, each with its key: accounts, payments, entries and outbox rows."""
-    payments = [
+class Moved(Exception):
+    """Something that was decided on has changed since; nothing was written."""
+
+
+class KeyTaken(Exception):
+    """A key, or a card's number, was taken by somebody else meanwhile; nothing was written."""
+
+
+async def write(connection: Connection, writes: Writes) -> None:
+    """Write a batch. Raises Moved or KeyTaken where somebody else was first; nothing is written then."""
+    parts = [(part, rows) for part, rows in _parts(writes) if rows]
+    values: list[Any] = [writes.now]
+    for _, rows in parts:
+        values += [list(column) for column in zip(*rows, strict=True)]
+    try:
+        await connection.execute(_statement(tuple(part for part, _ in parts)), *values)
+    except asyncpg.UniqueViolationError as error:
+        raise KeyTaken(str(error.constraint_name)) from None
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _MOVED_STATE:
+            raise Moved from None
+        raise
+
+
+#: Part → its types, one per column, and its SQL over `n`, the rows given, `at` a moment.
+_PARTS: Final[Mapping[str, tuple[str, str]]] = {
+    "account": (
+        "uuid bigint bigint bigint bigint bytea bigint",
+        "update account a set used_minor = n.c2, sequence = n.c3, entry_number = n.c4, entry_hash = n.c5,"
+        " version = n.c6 from {n} where a.account_id = n.c0 and a.version = n.c1 returning 1",
+    ),
+    "merchant": (
+        "uuid bigint",
+        "select 1 from merchant m, {n} where m.merchant_id = n.c0 and m.version = n.c1",
+    ),
+    "new_account": (
+        "uuid text text bigint bigint bigint bigint bytea bigint",
+        "insert into account (account_id, holder_name, currency, limit_minor, used_minor, sequence, entry_number,"
+        " entry_hash, version, created_at) select n.*, {at} from {n} returning 1",
+    ),
+    "card": (
+        "uuid uuid text int timestamptz",
+        "update card c set status = n.c2, wrong_attempts = n.c3, wrong_since = n.c4"
+        " from {n} where (c.account_id, c.card_id) = (n.c0, n.c1)",
+    ),
+    "new_card": (
+        "uuid uuid text bytea bytea text text smallint smallint text int timestamptz text",
+        "insert into card (account_id, card_id, token, fingerprint, number_sealed, masked, brand, expiry_month,"
+        " expiry_year, status, wrong_attempts, wrong_since, issue_key, created_at) select n.*, {at} from {n}",
+    ),
+    "new_payment": (
+        "uuid uuid uuid text text text bigint bigint bigint text smallint text text text uuid text text int",
+        "insert into payment (account_id, payment_id, merchant_id, idempotency_key, status, decline_code, amount_minor,"
+        " captured_minor, refunded_minor, currency, parcelas, description, merchant_name, merchant_category, card_id,"
+        " card_masked, card_brand, version, created_at, updated_at) select n.*, {at}, {at} from {n}",
+    ),
+    "payment": (
+        "uuid uuid text bigint bigint int",
+        "update payment p set status = n.c2, captured_minor = n.c3, refunded_minor = n.c4, version = n.c5,"
+        " updated_at = {at} from {n} where (p.account_id, p.payment_id) = (n.c0, n.c1)",
+    ),
+    "entry": (
+        "uuid bigint text uuid text uuid bigint text uuid bytea text",
+        "insert into entry (account_id, entry_number, debit_kind, debit_id, credit_kind, credit_id, amount_minor,"
+        " currency, payment_id, hash, kind, created_at) select n.*, {at} from {n}",
+    ),
+    "event": (
+        "uuid bigint uuid text bytea",
+        "insert into outbox (account_id, sequence, event_id, type, value, occurred_at) select n.*, {at} from {n}",
+    ),
+    "traced_event": (
+        "uuid bigint uuid text bytea text",
+        "insert into outbox (account_id, sequence, event_id, type, value, traceparent, occurred_at)"
+        " select n.*, {at} from {n}",
+    ),
+    "key": (
+        "uuid text text bytea smallint uuid uuid uuid bytea timestamptz",
+        "insert into idempotency_key (merchant_id, key, kind, request_hash, hash_version, account_id, payment_id,"
+        " card_id, answer, cancelled_at, created_at) select n.*, {at} from {n}",
+    ),
+    "cancelled_key": (
+        "uuid text",
+        "update idempotency_key k set cancelled_at = {at} from {n} where (k.merchant_id, k.key) = (n.c0, n.c1)",
+    ),
+}
+#: Parts whose rows must all be found as they were when they were read, or be new.
+_DECIDED_ON: Final = ("account", "merchant")
+
+
+@lru_cache(maxsize=256)
+def _statement(parts: tuple[str, ...]) -> str:
+    """Put the statement together; the same parts give the same text, which the driver has prepared already."""
+    written, checks, number = [], [], 2
+    for part in parts:
+        types, sql = _PARTS[part]
+        columns = types.split()
+        arrays = ", ".join(f"${number + place}::{one}[]" for place, one in enumerate(columns))
+        names = ", ".join(f"c{place}" for place in range(len(columns)))
+        written.append(f"w_{part} as (" + sql.format(n=f"unnest({arrays}) as n({names})", at="$1::timestamptz") + ")")
+        if part in _DECIDED_ON:
+            checks.append(f"(select count(*) from w_{part}) <> cardinality(${number})")
+        number += len(columns)
+    moved = " or ".join(checks) or "false"
+    wake = "pg_notify('outbox', '')" if {"event", "traced_event"} & set(parts) else "null"
+    return f"with {', '.join(written)} select case when {moved} then refuse_moved() end, {wake}, $1::timestamptz"
+
+
+def _parts(writes: Writes) -> Sequence[tuple[str, Sequence[tuple[Any, ...]]]]:
+    """Give the rows of every part; those of accounts in the order of their ids, as everybody writes them."""
+    return [
+        ("account", [_account_row(writes, account_id) for account_id in sorted(writes.accounts)]),
+        ("merchant", [(one.merchant_id, one.version) for one in writes.merchants.values()]),
         (
-            outcome.account.account_id, outcome.payment.payment_id, outcome.payment.merchant_id, key,
-            outcome.payment.status, outcome.payment.decline_code, outcome.payment.amount_minor,
-            outcome.payment.currency, outcome.payment.parcelas, outcome.payment.description,
-            outcome.payment.merchant_name, outcome.payment.merchant_category, outcome.payment.card_id,
-            outcome.payment.card_masked, outcome.payment.card_brand, outcome.event.sequence,
-        )
-        for key, outcome in outcomes
+            "new_account",
+            [
+                (
+                    one.account_id, one.holder_name, one.currency, one.limit_minor, one.used_minor, one.sequence,
+                    one.entry_number, one.entry_hash, one.version,
+                )
+                for one in writes.new_accounts.values()
+            ],
+        ),
+        (
+            "card",
+            [
+                (one.account_id, one.card_id, one.status, one.wrong_attempts, one.wrong_since)
+                for one in writes.cards.values()
+            ],
+        ),
+        ("new_card", [_new_card_row(one, writes) for one in writes.new_cards]),
+        ("new_payment", [_new_payment_row(writes, payment_id) for payment_id in writes.new_payments]),
+        (
+            "payment",
+            [
+                (account_id, one.payment_id, one.status, one.captured_minor, one.refunded_minor, one.version)
+                for payment_id, (account_id, one) in writes.payments.items()
+                if payment_id not in writes.new_payments
+            ],
+        ),
+        ("entry", [_entry_row(one) for one in writes.entries]),
+        *_event_parts(writes),
+        (
+            "key",
+            [
+                (
+                    *one.name, one.kind, one.request_hash, one.hash_version, one.account_id,
+                    one.payment_id, one.card_id, one.answer, one.cancelled_at,
+                )
+                for one in writes.keys.values()
+            ],
+        ),
+        ("cancelled_key", writes.cancelled),
     ]  # fmt: skip
-    entries = [
-        (entry.account_id, entry.entry_number, entry.credit_id, entry.amount_minor, entry.currency,
-         entry.payment_id, entry.hash)
-        for entry in (outcome.entry for _, outcome in outcomes)
-        if entry is not None
-    ]  # fmt: skip
-    await connection.execute(
-        _WRITE,
-        *_columns([(a.account_id, a.used_minor, a.sequence, a.entry_number, a.entry_hash) for a in accounts], width=5),
-        *_columns(payments, width=16),
-        now,
-        *_columns(entries, width=7),
-        *_event_columns([outcome.event for _, outcome in outcomes]),
-    )
-    changed = [outcome.card for _, outcome in outcomes if outcome.card is not None]
-    if changed:
-        await _write_attempts(connection, changed)
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], *, width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _account_row(writes: Writes, account_id: UUID) -> tuple[Any, ...]:
+    one = writes.accounts[account_id]
+    before = writes.read_versions[account_id]
+    return (account_id, before, one.used_minor, one.sequence, one.entry_number, one.entry_hash, one.version)
 
 
-def _event_columns(events: Sequence[Event]) -> tuple[list[UUID], list[str], list[bytes]]:
-    return [event.event_id for event in events], [event.type for event in events], [*map(event_value, events)]
+def _new_card_row(new: NewCard, writes: Writes) -> tuple[Any, ...]:
+    card = new.card
+    # The release before looks for the operator's key with the card.
+    issue_key = next((key.name[1] for key in writes.keys.values() if key.card_id == card.card_id), None)
+    return (
+        card.account_id, card.card_id, card.token, new.fingerprint, new.number_sealed, card.masked, card.brand,
+        card.expiry_month, card.expiry_year, card.status, card.wrong_attempts, card.wrong_since, issue_key,
+    )  # fmt: skip
 
 
-async def _write_attempts(connection: Connection, cards: Sequence[Card]) -> None:
-    # Of a card that changed twice in the batch, the last state counts.
-    last = {card.card_id: card for card in cards}
-    rows = [(card.account_id, card.card_id, card.wrong_attempts, card.wrong_since) for card in last.values()]
-    await connection.execute(
-        "update card c set wrong_attempts = n.attempts, wrong_since = n.since"
-        " from unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[]) as n(account_id, card_id, attempts, since)"
-        " where (c.account_id, c.card_id) = (n.account_id, n.card_id)",
-        *_columns(rows, width=4),
-    )
+def _new_payment_row(writes: Writes, payment_id: UUID) -> tuple[Any, ...]:
+    account_id, key_name = writes.new_payments[payment_id]
+    one = writes.payments[payment_id][1]
+    return (
+        account_id, payment_id, one.merchant_id, key_name, one.status, one.decline_code, one.amount_minor,
+        one.captured_minor, one.refunded_minor, one.currency, one.parcelas, one.description, one.merchant_name,
+        one.merchant_category, one.card_id, one.card_masked, one.card_brand, one.version,
+    )  # fmt: skip
 
 
-async def write_refund(connection: Connection, outcome: Outcome) -> None:
-    """Write a payment that was given back, its reverse entry and its event."""
-    assert outcome.entry is not None
-    account, payment = outcome.account, outcome.payment
-    await _write_account(connection, account)
-    await connection.execute(
-        "update payment set status = $3, refunded_minor = $4, updated_at = $5"
-        " where (account_id, payment_id) = ($1, $2)",
-        account.account_id,
-        payment.payment_id,
-        payment.status,
-        payment.refunded_minor,
-        payment.updated_at,
-    )
-    entry = outcome.entry
-    await connection.execute(
-        "insert into entry values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        *(getattr(entry, name) for name in Entry.__struct_fields__),
-    )
-    await add_event(connection, outcome.event)
+def _entry_row(one: Entry) -> tuple[Any, ...]:
+    return (
+        one.account_id, one.entry_number, one.debit_kind, one.debit_id, one.credit_kind, one.credit_id,
+        one.amount_minor, one.currency, one.payment_id, one.hash, one.kind,
+    )  # fmt: skip
 
 
-async def _write_account(connection: Connection, account: Account) -> None:
-    await connection.execute(
-        "update account set used_minor = $2, sequence = $3, entry_number = $4, entry_hash = $5 where account_id = $1",
-        account.account_id,
-        account.used_minor,
-        account.sequence,
-        account.entry_number,
-        account.entry_hash,
-    )
-
-
-async def advance_sequence(connection: Connection, account_id: UUID) -> None:
-    """Count one more event of an account whose lock is held."""
-    await connection.execute("update account set sequence = sequence + 1 where account_id = $1", account_id)
-
-
-async def write_traces(connection: Connection, traced: Mapping[UUID, str]) -> None:
-    """Note to which traces events in the outbox belong: a statement of its own, because few are traced."""
-    await connection.execute(
-        "update outbox o set traceparent = n.traceparent"
-        " from unnest($1::uuid[], $2::text[]) as n(event_id, traceparent) where o.event_id = n.event_id",
-        list(traced),
-        list(traced.values()),
-    )
-
-
-async def add_event(connection: Connection, event: Event) -> None:
-    """Put an event into the outbox, in the caller's transaction."""
-    await connection.execute(
-        "insert into outbox (account_id, sequence, event_id, type, occurred_at, value) values ($1, $2, $3, $4, $5, $6)",
-        event.account_id,
-        event.sequence,
-        event.event_id,
-        event.type,
-        event.occurred_at,
-        event_value(event),
-    )
-    await connection.execute("select pg_notify('outbox', '')")
+def _event_parts(writes: Writes) -> list[tuple[str, Sequence[tuple[Any, ...]]]]:
+    plain, traced = [], []
+    for event in writes.events:
+        row = (event.account_id, event.sequence, event.event_id, event.type, event_value(event))
+        trace = writes.traces.get(event.event_id)
+        if trace is None:
+            plain.append(row)
+        else:
+            traced.append((*row, trace))
+    return [("event", plain), ("traced_event", traced)]

@@ -1,0 +1,1 @@
+"""Accounts: opened, and counted on by everything that changes them. Pure."""

@@ -1,0 +1,1 @@
+"""Cards: issued, blocked, and tired of wrong attempts. Pure."""

@@ -1,0 +1,254 @@
+"""Decides a batch in arrival order, each operation seeing what the ones before it changed. Pure.
+
+What a batch changes is gathered as rows to be written, each once, as it is in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from codebank.bank.first_answer import card_as_answered, pack, payment_as_answered
+from codebank.bank.ledger.entry import Entry
+from codebank.bank.operation import (
+    Answer,
+    Authorize,
+    CardAnswer,
+    Changes,
+    IssueCard,
+    Key,
+    NewCard,
+    NewId,
+    Operation,
+    PaymentAnswer,
+)
+from codebank.bank.payment.authorize import refuse_cancelled
+from codebank.bank.rules import decide
+from codebank.bank.state import Account, Card, CardPlace, KeyName, Merchant, State, TakenKey
+from codebank.errors import Code, CodebankError
+from codebank.events import Event, PaymentState
+
+
+@dataclass
+class Known:
+    """What was read for a batch."""
+
+    places: Mapping[bytes | str | UUID, CardPlace]
+    merchants: Mapping[UUID, Merchant]
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    cards: dict[UUID, Card] = field(default_factory=dict)
+    payments: dict[UUID, PaymentState] = field(default_factory=dict)
+    keys: dict[KeyName, TakenKey] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class NewKey:
+    """A key that is taken with a batch."""
+
+    name: KeyName
+    #: None where it is a tombstone.
+    kind: str | None = None
+    request_hash: bytes | None = None
+    hash_version: int | None = None
+    account_id: UUID | None = None
+    payment_id: UUID | None = None
+    card_id: UUID | None = None
+    answer: bytes | None = None
+    cancelled_at: datetime | None = None
+
+
+@dataclass
+class Writes:
+    """Everything that a batch changes."""
+
+    now: datetime
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    #: The version that each account was decided on.
+    read_versions: dict[UUID, int] = field(default_factory=dict)
+    new_accounts: dict[UUID, Account] = field(default_factory=dict)
+    cards: dict[UUID, Card] = field(default_factory=dict)
+    new_cards: list[NewCard] = field(default_factory=list)
+    #: Payment → its account and its key's name.
+    new_payments: dict[UUID, tuple[UUID, str]] = field(default_factory=dict)
+    #: Payment → its account and what it is in the end.
+    payments: dict[UUID, tuple[UUID, PaymentState]] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    keys: dict[KeyName, NewKey] = field(default_factory=dict)
+    #: Keys of earlier batches that are cancelled with this one.
+    cancelled: list[KeyName] = field(default_factory=list)
+    #: Merchants as they were decided on.
+    merchants: dict[UUID, Merchant] = field(default_factory=dict)
+    #: Event → the trace that it belongs to.
+    traces: dict[UUID, str] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not (self.keys or self.accounts or self.new_accounts or self.cancelled)
+
+
+@dataclass
+class Deciding:
+    """A batch under way."""
+
+    known: Known
+    now: datetime
+    new_id: NewId
+    writes: Writes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writes = Writes(self.now)
+
+    def answer(self, operation: Operation) -> Answer | CodebankError:
+        """Decide the next operation, or give its first answer again."""
+        try:
+            key = operation.key
+            taken = self.known.keys.get((key.caller_id, key.name)) if key is not None else None
+            if key is not None and taken is not None:
+                return self._again(operation, key, taken)
+            changes = decide(self._state(operation), operation, self.now, self.new_id)
+        except CodebankError as error:
+            return error
+        self._take(operation, changes)
+        return changes.answer
+
+    def _state(self, operation: Operation) -> State:
+        known, reads = self.known, operation.reads()
+        place = known.places.get(reads.card) if reads.card is not None else None
+        target = known.keys.get(reads.target) if reads.target is not None else None
+        account_id: UUID | None
+        if place is not None:
+            account_id = place.account_id
+        elif target is not None:
+            account_id = target.account_id
+        else:
+            account_id = reads.account_id or reads.otherwise_account_id
+        return State(
+            account=known.accounts.get(account_id) if account_id is not None else None,
+            card=known.cards.get(place.card_id) if place is not None else None,
+            merchant=known.merchants.get(reads.merchant_id) if reads.merchant_id is not None else None,
+            target=target,
+            payment=known.payments.get(target.payment_id) if target and target.payment_id else None,
+        )
+
+    def _again(self, operation: Operation, key: Key, taken: TakenKey) -> Answer:
+        payment = self.known.payments.get(taken.payment_id) if taken.payment_id else None
+        card = self.known.cards.get(taken.card_id) if taken.card_id else None
+        if payment is None and card is None and isinstance(operation, Authorize):
+            # A tombstone: cancelled before it came.
+            return refuse_cancelled(operation, self.known.merchants[operation.merchant_id], self.now)
+        account = self.known.accounts.get(taken.account_id) if taken.account_id else None
+        if not _is_the_same(operation, key, taken, account):
+            raise CodebankError(
+                Code.KEY_REUSED,
+                "this idempotency key was used for another request",
+                hint="use a new key for a new request; repeat the same one to read its answer",
+            )
+        if payment is not None:
+            shown = payment if taken.is_cancelled else payment_as_answered(payment, taken.answer)
+            return PaymentAnswer(shown, key.name, replayed=True)
+        assert card is not None
+        assert account is not None
+        return card_as_answered(account, card, taken.answer)
+
+    def _take(self, operation: Operation, changes: Changes) -> None:
+        """Take note of what an operation changes, for the ones after it and for the writer."""
+        known, writes, account = self.known, self.writes, changes.account
+        if account is not None:
+            self._take_account(account, is_new=changes.opens_account)
+            if changes.card is not None:
+                known.cards[changes.card.card_id] = writes.cards[changes.card.card_id] = changes.card
+            if changes.payment is not None:
+                payment = changes.payment
+                known.payments[payment.payment_id] = payment
+                writes.payments[payment.payment_id] = (account.account_id, payment)
+                if payment.version == 1:
+                    name = operation.key.name if operation.key else ""
+                    writes.new_payments[payment.payment_id] = (account.account_id, name)
+        if changes.new_card is not None:
+            writes.new_cards.append(changes.new_card)
+            known.cards[changes.new_card.card.card_id] = changes.new_card.card
+        writes.entries += changes.entries
+        writes.events += changes.events
+        if operation.traceparent:
+            writes.traces.update((event.event_id, operation.traceparent) for event in changes.events)
+        if operation.key is not None:
+            self._take_key(operation, operation.key, changes)
+        if changes.cancels is not None:
+            self._cancel(changes.cancels)
+        merchant_id = operation.reads().merchant_id
+        if merchant_id is not None:
+            writes.merchants[merchant_id] = known.merchants[merchant_id]
+
+    def _take_account(self, account: Account, *, is_new: bool) -> None:
+        account_id, writes = account.account_id, self.writes
+        if is_new or account_id in writes.new_accounts:
+            writes.new_accounts[account_id] = account
+        else:
+            writes.read_versions.setdefault(account_id, self.known.accounts[account_id].version)
+            writes.accounts[account_id] = account
+        self.known.accounts[account_id] = account
+
+    def _take_key(self, operation: Operation, key: Key, changes: Changes) -> None:
+        name, answer = (key.caller_id, key.name), changes.answer
+        taken = NewKey(name, operation.kind, key.request_hash, key.hash_version, answer=pack(answer))
+        if isinstance(answer, CardAnswer):
+            taken.account_id, taken.card_id = answer.account.account_id, answer.card.card_id
+        elif changes.payment is not None and changes.account is not None:
+            taken.account_id, taken.payment_id = changes.account.account_id, changes.payment.payment_id
+        self.writes.keys[name] = taken
+        self.known.keys[name] = _as_taken(taken)
+
+    def _cancel(self, name: KeyName) -> None:
+        writes = self.writes
+        if name in writes.keys:
+            writes.keys[name].cancelled_at = self.now
+        elif name in self.known.keys:
+            writes.cancelled.append(name)
+        else:
+            writes.keys[name] = NewKey(name, cancelled_at=self.now)
+        before = self.known.keys.get(name)
+        self.known.keys[name] = _cancelled(before) if before else _as_taken(writes.keys[name])
+
+
+def _is_the_same(operation: Operation, key: Key, taken: TakenKey, account: Account | None) -> bool:
+    """Tell whether a request is the one that took its key."""
+    if taken.kind != operation.kind:
+        return False
+    if taken.request_hash is not None:
+        return (taken.hash_version, taken.request_hash) == (key.hash_version, key.request_hash)
+    # A card that the release before issued: it kept no hash, so what is on file is compared.
+    assert isinstance(operation, IssueCard)
+    if operation.opens is None or account is None:
+        return account is not None and account.account_id == operation.account_id
+    asked = (operation.opens.holder_name, operation.opens.currency, operation.opens.limit_minor)
+    return asked == (account.holder_name, account.currency, account.limit_minor)
+
+
+def _as_taken(key: NewKey) -> TakenKey:
+    return TakenKey(
+        kind=key.kind or Authorize.kind,
+        request_hash=key.request_hash,
+        hash_version=key.hash_version or 1,
+        account_id=key.account_id,
+        payment_id=key.payment_id,
+        card_id=key.card_id,
+        answer=key.answer,
+        is_cancelled=key.cancelled_at is not None,
+    )
+
+
+def _cancelled(key: TakenKey) -> TakenKey:
+    return TakenKey(
+        kind=key.kind,
+        request_hash=key.request_hash,
+        hash_version=key.hash_version,
+        account_id=key.account_id,
+        payment_id=key.payment_id,
+        card_id=key.card_id,
+        answer=key.answer,
+        is_cancelled=True,
+    )

@@ -1,0 +1,235 @@
+"""Carries out operations, whatever kinds they are: locate → read → decide → write → commit, a batch at a time.
+
+What is decided was read without a lock; the one statement that writes it names the versions that were read, and writes
+nothing where one has moved. Then the same is done once more, and after that under locks. So any number of banks may
+work on one database: the database keeps them right. A batch waits for nobody: what somebody else holds is set aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from codebank.bank.deciding import Deciding, Known, Writes
+from codebank.bank.operation import Answer, IssueCard, Operation, Reads
+from codebank.bank.state import CardPlace, Merchant
+from codebank.bank.store import reading, writing
+from codebank.bank.store.writing import KeyTaken, Moved
+from codebank.errors import CodebankError
+from codebank.runtime.postgres.errors import LOCK_ERRORS
+from codebank.runtime.postgres.pool import Connection
+from codebank.runtime.watch.telemetry import Telemetry
+from codebank.wire import new_id, utc_now
+
+#: Places of cards kept in memory; a place never changes, so only the bound matters.
+_PLACES_MAX: Final = 200_000
+#: How often a batch is decided without locks before it takes them.
+_FREE_ATTEMPTS: Final = 2
+#: What sends a batch to the locks: somebody else was first, or holds something.
+_CONTESTED: Final = (Moved, KeyTaken, *LOCK_ERRORS)
+
+
+class Held(Enum):
+    """Stands where an answer would: somebody else holds the account."""
+
+    HELD = "held"
+
+
+Result = Answer | CodebankError | Held
+
+
+@dataclass
+class Memory:
+    """What is known beyond one batch."""
+
+    places: dict[bytes | str | UUID, CardPlace] = field(default_factory=dict)
+    #: As they were read last; whoever decides on an older one is told that it has moved.
+    merchants: dict[UUID, Merchant] = field(default_factory=dict)
+
+
+@dataclass
+class Executor:
+    """Carries out batches of operations."""
+
+    pool: asyncpg.Pool
+    telemetry: Telemetry
+    _memory: Memory = field(default_factory=Memory)
+    #: Accounts that somebody else held when they were last looked at.
+    _held: set[UUID] = field(default_factory=set)
+
+    async def carry_out(self, operations: Sequence[Operation]) -> list[Result]:
+        """Decide a batch in arrival order and commit it; the answers come in the same order."""
+        async with self.pool.acquire() as connection:
+            await locate(connection, self._memory, operations)
+            if self._held:
+                return await self._around_the_held(connection, operations)
+            return await self._freely(connection, operations)
+
+    async def carry_out_held(self, operations: Sequence[Operation]) -> list[Result]:
+        """Try again what was set aside; what is still held stays so."""
+        async with self.pool.acquire() as connection:
+            return await self._under_locks(connection, operations)
+
+    async def _around_the_held(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
+        aside = [self._account_of(operation.reads()) in self._held for operation in operations]
+        free = [operation for operation, is_held in zip(operations, aside, strict=True) if not is_held]
+        results = iter(await self._freely(connection, free) if free else ())
+        return [Held.HELD if is_held else next(results) for is_held in aside]
+
+    def _account_of(self, reads: Reads) -> UUID | None:
+        place = self._memory.places.get(reads.card) if reads.card is not None else None
+        return place.account_id if place else reads.account_id or reads.otherwise_account_id
+
+    async def _freely(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
+        for _ in range(_FREE_ATTEMPTS):
+            try:
+                with self._traced(operations):
+                    return await attempt(connection, self._memory, operations, self.telemetry)
+            except Moved:
+                self._memory.merchants.clear()
+                self.telemetry.counter("codebank_batch_retries_total", "moved").inc()
+            except _CONTESTED:
+                self.telemetry.counter("codebank_batch_retries_total", "contested").inc()
+                break
+        return await self._under_locks(connection, operations)
+
+    async def _under_locks(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
+        """Lock the accounts that are free, in the order of their ids, and carry out what concerns them."""
+        self._memory.merchants.clear()
+        async with connection.transaction():
+            wanted = await accounts_of(connection, self._memory, operations)
+            held = await reading.lock_accounts(connection, {one for one in wanted if one is not None})
+            self._held.difference_update(one for one in wanted if one is not None)
+            self._held |= held
+            free = [operation for operation, one in zip(operations, wanted, strict=True) if one not in held]
+            with self._traced(free):
+                results = iter(await attempt(connection, self._memory, free, self.telemetry) if free else ())
+            return [Held.HELD if one in held else next(results) for one in wanted]
+
+    @contextlib.contextmanager
+    def _traced(self, operations: Sequence[Operation]) -> Iterator[None]:
+        """Record the commit once for each operation that is traced: a batch serves many."""
+        with contextlib.ExitStack() as stack:
+            for operation in operations:
+                if operation.traceparent:
+                    span = self.telemetry.tracer.span(
+                        "commit",
+                        operation.traceparent,
+                        db__system__name="postgresql",
+                        codebank__batch_size=len(operations),
+                        codebank__operation=operation.kind,
+                    )
+                    stack.enter_context(span)
+            yield
+
+
+async def attempt(
+    connection: Connection, memory: Memory, operations: Sequence[Operation], telemetry: Telemetry | None = None
+) -> list[Result]:
+    """Read, decide and write a batch once. Raises Moved or KeyTaken where somebody else was first.
+
+    Within a transaction of the caller's it is part of that one; otherwise it is one of its own.
+    """
+    known = await read_state(connection, memory, operations)
+    deciding = Deciding(known, utc_now(), new_id)
+    results: list[Result] = [deciding.answer(operation) for operation in operations]
+    if not deciding.writes.is_empty:
+        await _write(connection, deciding.writes, telemetry)
+    return results
+
+
+async def _write(connection: Connection, writes: Writes, telemetry: Telemetry | None) -> None:
+    started = time.perf_counter()
+    await writing.write(connection, writes)
+    if telemetry is not None:
+        telemetry.histogram("codebank_commit_seconds").observe(time.perf_counter() - started)
+
+
+async def locate(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> None:
+    """Find the cards that are not known yet."""
+    wanted = (operation.reads().card for operation in operations)
+    unknown = {handle for handle in wanted if handle is not None and handle not in memory.places}
+    if not unknown:
+        return
+    if len(memory.places) > _PLACES_MAX:
+        memory.places.clear()
+    fingerprints = [handle for handle in unknown if isinstance(handle, bytes)]
+    tokens = [handle for handle in unknown if isinstance(handle, str)]
+    card_ids = [handle for handle in unknown if isinstance(handle, UUID)]
+    memory.places.update(await reading.locate_cards(connection, fingerprints, tokens, card_ids))
+
+
+async def accounts_of(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> list[UUID | None]:
+    """Give the account that each operation is about, as far as it has one."""
+    await locate(connection, memory, operations)
+    reads = [operation.reads() for operation in operations]
+    targets = [one.target for one in reads if one.target is not None]
+    keys = await reading.read_keys(connection, targets) if targets else {}
+    found: list[UUID | None] = []
+    for one in reads:
+        place = memory.places.get(one.card) if one.card is not None else None
+        if place is not None:
+            found.append(place.account_id)
+        elif one.target is not None:
+            found.append(keys[one.target].account_id if one.target in keys else None)
+        else:
+            found.append(one.account_id or one.otherwise_account_id)
+    return found
+
+
+async def read_state(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> Known:
+    """Read what a batch is to be decided on, without a lock."""
+    await locate(connection, memory, operations)
+    reads = [operation.reads() for operation in operations]
+    await _read_merchants(connection, memory, reads)
+    known = Known(memory.places, memory.merchants)
+    names = {(one.key.caller_id, one.key.name) for one in operations if one.key is not None}
+    names |= {one.target for one in reads if one.target is not None}
+    if names:
+        known.keys = await reading.read_keys(connection, names)
+        await _read_issue_keys(connection, known, operations)
+    places = [memory.places[one.card] for one in reads if one.card is not None and one.card in memory.places]
+    account_ids = {place.account_id for place in places}
+    account_ids |= {one.account_id for one in reads if one.account_id is not None}
+    account_ids |= {
+        one.otherwise_account_id
+        for one in reads
+        if one.otherwise_account_id is not None and one.card not in memory.places
+    }
+    card_ids = {place.card_id for place in places}
+    if known.keys:
+        taken = known.keys.values()
+        account_ids |= {key.account_id for key in taken if key.account_id is not None}
+        card_ids |= {key.card_id for key in taken if key.card_id is not None}
+    known.accounts, known.cards = await reading.read_accounts(connection, account_ids, card_ids)
+    payment_ids = [key.payment_id for key in known.keys.values() if key.payment_id is not None]
+    if payment_ids:
+        # After their accounts: a payment that changes from now on counts its account's version, and is noticed.
+        known.payments = await reading.read_payments(connection, payment_ids)
+    return known
+
+
+async def _read_merchants(connection: Connection, memory: Memory, reads: Sequence[Reads]) -> None:
+    unknown = {one.merchant_id for one in reads if one.merchant_id is not None} - memory.merchants.keys()
+    if unknown:
+        memory.merchants.update(await reading.read_merchants(connection, unknown))
+
+
+async def _read_issue_keys(connection: Connection, known: Known, operations: Sequence[Operation]) -> None:
+    """Look for keys that the release before kept with its cards."""
+    wanted = {
+        operation.key.name: (operation.key.caller_id, operation.key.name)
+        for operation in operations
+        if operation.kind == IssueCard.kind and operation.key is not None
+    }
+    missing = [name for name, full in wanted.items() if full not in known.keys]
+    if missing:
+        found = await reading.read_issue_keys(connection, missing)
+        known.keys.update({wanted[name]: key for name, key in found.items()})

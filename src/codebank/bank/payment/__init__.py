@@ -1,0 +1,1 @@
+"""Payments: charged, given back. Pure."""
