@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from codebank.bank.first_answer import card_as_answered, pack, payment_as_answered
 from codebank.bank.ledger.entry import Entry
 from codebank.bank.operation import (
@@ -23,6 +25,7 @@ from codebank.bank.operation import (
     NewId,
     Operation,
     PaymentAnswer,
+    Reads,
 )
 from codebank.bank.payment.authorize import refuse_cancelled
 from codebank.bank.rules import decide
@@ -43,22 +46,6 @@ class Known:
     keys: dict[KeyName, TakenKey] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class NewKey:
-    """A key that is taken with a batch."""
-
-    name: KeyName
-    #: None where it is a tombstone.
-    kind: str | None = None
-    request_hash: bytes | None = None
-    hash_version: int | None = None
-    account_id: UUID | None = None
-    payment_id: UUID | None = None
-    card_id: UUID | None = None
-    answer: bytes | None = None
-    cancelled_at: datetime | None = None
-
-
 @dataclass
 class Writes:
     """Everything that a batch changes."""
@@ -76,7 +63,7 @@ class Writes:
     payments: dict[UUID, tuple[UUID, PaymentState]] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    keys: dict[KeyName, NewKey] = field(default_factory=dict)
+    keys: dict[KeyName, TakenKey] = field(default_factory=dict)
     #: Keys of earlier batches that are cancelled with this one.
     cancelled: list[KeyName] = field(default_factory=list)
     #: Merchants as they were decided on.
@@ -104,19 +91,20 @@ class Deciding:
 
     def answer(self, operation: Operation) -> Answer | CodebankError:
         """Decide the next operation, or give its first answer again."""
+        reads = operation.reads()
         try:
             key = operation.key
             taken = self.known.keys.get((key.caller_id, key.name)) if key is not None else None
             if key is not None and taken is not None:
                 return self._again(operation, key, taken)
-            changes = decide(self._state(operation), operation, self.now, self.new_id)
+            changes = decide(self._state(reads), operation, self.now, self.new_id)
         except CodebankError as error:
             return error
-        self._take(operation, changes)
+        self._take(operation, reads, changes)
         return changes.answer
 
-    def _state(self, operation: Operation) -> State:
-        known, reads = self.known, operation.reads()
+    def _state(self, reads: Reads) -> State:
+        known = self.known
         place = known.places.get(reads.card) if reads.card is not None else None
         target = known.keys.get(reads.target) if reads.target is not None else None
         account_id: UUID | None
@@ -154,7 +142,7 @@ class Deciding:
         assert account is not None
         return card_as_answered(account, card, taken.answer)
 
-    def _take(self, operation: Operation, changes: Changes) -> None:
+    def _take(self, operation: Operation, reads: Reads, changes: Changes) -> None:
         """Take note of what an operation changes, for the ones after it and for the writer."""
         known, writes, account = self.known, self.writes, changes.account
         if account is not None:
@@ -179,9 +167,8 @@ class Deciding:
             self._take_key(operation, operation.key, changes)
         if changes.cancels is not None:
             self._cancel(changes.cancels)
-        merchant_id = operation.reads().merchant_id
-        if merchant_id is not None:
-            writes.merchants[merchant_id] = known.merchants[merchant_id]
+        if reads.merchant_id is not None:
+            writes.merchants[reads.merchant_id] = known.merchants[reads.merchant_id]
 
     def _take_account(self, account: Account, *, is_new: bool) -> None:
         account_id, writes = account.account_id, self.writes
@@ -193,25 +180,31 @@ class Deciding:
         self.known.accounts[account_id] = account
 
     def _take_key(self, operation: Operation, key: Key, changes: Changes) -> None:
-        name, answer = (key.caller_id, key.name), changes.answer
-        taken = NewKey(name, operation.kind, key.request_hash, key.hash_version, answer=pack(answer))
+        answer, account = changes.answer, changes.account
+        card_id = None
         if isinstance(answer, CardAnswer):
-            taken.account_id, taken.card_id = answer.account.account_id, answer.card.card_id
-        elif changes.payment is not None and changes.account is not None:
-            taken.account_id, taken.payment_id = changes.account.account_id, changes.payment.payment_id
-        self.writes.keys[name] = taken
-        self.known.keys[name] = _as_taken(taken)
+            account, card_id = answer.account, answer.card.card_id
+        name = key.caller_id, key.name
+        self.writes.keys[name] = self.known.keys[name] = TakenKey(
+            kind=operation.kind,
+            request_hash=key.request_hash,
+            hash_version=key.hash_version,
+            account_id=account.account_id if account is not None else None,
+            payment_id=changes.payment.payment_id if changes.payment is not None else None,
+            card_id=card_id,
+            answer=pack(answer),
+        )
 
     def _cancel(self, name: KeyName) -> None:
-        writes = self.writes
-        if name in writes.keys:
-            writes.keys[name].cancelled_at = self.now
-        elif name in self.known.keys:
-            writes.cancelled.append(name)
+        keys, before = self.writes.keys, self.known.keys.get(name)
+        if before is None:
+            keys[name] = self.known.keys[name] = TakenKey(kind=Authorize.kind, request_hash=None, is_cancelled=True)
+            return
+        self.known.keys[name] = cancelled = replace(before, is_cancelled=True)
+        if name in keys:
+            keys[name] = cancelled
         else:
-            writes.keys[name] = NewKey(name, cancelled_at=self.now)
-        before = self.known.keys.get(name)
-        self.known.keys[name] = _cancelled(before) if before else _as_taken(writes.keys[name])
+            self.writes.cancelled.append(name)
 
 
 def _is_the_same(operation: Operation, key: Key, taken: TakenKey, account: Account | None) -> bool:
@@ -226,29 +219,3 @@ def _is_the_same(operation: Operation, key: Key, taken: TakenKey, account: Accou
         return account is not None and account.account_id == operation.account_id
     asked = (operation.opens.holder_name, operation.opens.currency, operation.opens.limit_minor)
     return asked == (account.holder_name, account.currency, account.limit_minor)
-
-
-def _as_taken(key: NewKey) -> TakenKey:
-    return TakenKey(
-        kind=key.kind or Authorize.kind,
-        request_hash=key.request_hash,
-        hash_version=key.hash_version or 1,
-        account_id=key.account_id,
-        payment_id=key.payment_id,
-        card_id=key.card_id,
-        answer=key.answer,
-        is_cancelled=key.cancelled_at is not None,
-    )
-
-
-def _cancelled(key: TakenKey) -> TakenKey:
-    return TakenKey(
-        kind=key.kind,
-        request_hash=key.request_hash,
-        hash_version=key.hash_version,
-        account_id=key.account_id,
-        payment_id=key.payment_id,
-        card_id=key.card_id,
-        answer=key.answer,
-        is_cancelled=True,
-    )

@@ -43,13 +43,15 @@ class Held(Enum):
 
 
 Result = Answer | CodebankError | Held
+#: Card, by whatever names it → where it is.
+Places = dict[bytes | str | UUID, CardPlace]
 
 
 @dataclass
 class Memory:
     """What is known beyond one batch."""
 
-    places: dict[bytes | str | UUID, CardPlace] = field(default_factory=dict)
+    places: Places = field(default_factory=dict)
     #: As they were read last; whoever decides on an older one is told that it has moved.
     merchants: dict[UUID, Merchant] = field(default_factory=dict)
 
@@ -67,7 +69,6 @@ class Executor:
     async def carry_out(self, operations: Sequence[Operation]) -> list[Result]:
         """Decide a batch in arrival order and commit it; the answers come in the same order."""
         async with self.pool.acquire() as connection:
-            await locate(connection, self._memory, operations)
             if self._held:
                 return await self._around_the_held(connection, operations)
             return await self._freely(connection, operations)
@@ -78,14 +79,12 @@ class Executor:
             return await self._under_locks(connection, operations)
 
     async def _around_the_held(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
-        aside = [self._account_of(operation.reads()) in self._held for operation in operations]
+        reads = [operation.reads() for operation in operations]
+        places = await _locate(connection, self._memory, reads)
+        aside = [_account_of(one, places) in self._held for one in reads]
         free = [operation for operation, is_held in zip(operations, aside, strict=True) if not is_held]
         results = iter(await self._freely(connection, free) if free else ())
         return [Held.HELD if is_held else next(results) for is_held in aside]
-
-    def _account_of(self, reads: Reads) -> UUID | None:
-        place = self._memory.places.get(reads.card) if reads.card is not None else None
-        return place.account_id if place else reads.account_id or reads.otherwise_account_id
 
     async def _freely(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
         for _ in range(_FREE_ATTEMPTS):
@@ -152,74 +151,85 @@ async def _write(connection: Connection, writes: Writes, telemetry: Telemetry | 
         telemetry.histogram("codebank_commit_seconds").observe(time.perf_counter() - started)
 
 
-async def locate(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> None:
-    """Find the cards that are not known yet."""
-    wanted = (operation.reads().card for operation in operations)
-    unknown = {handle for handle in wanted if handle is not None and handle not in memory.places}
+async def _locate(connection: Connection, memory: Memory, reads: Sequence[Reads]) -> Places:
+    """Find the cards of a batch; those that are not known yet are looked up.
+
+    What a batch uses is its own: the memory is shared with what happens beside it, and may be emptied meanwhile.
+    """
+    wanted = {one.card for one in reads if one.card is not None}
+    unknown = [handle for handle in wanted if handle not in memory.places]
     if not unknown:
-        return
-    if len(memory.places) > _PLACES_MAX:
-        memory.places.clear()
+        return {handle: memory.places[handle] for handle in wanted}
     fingerprints = [handle for handle in unknown if isinstance(handle, bytes)]
     tokens = [handle for handle in unknown if isinstance(handle, str)]
     card_ids = [handle for handle in unknown if isinstance(handle, UUID)]
-    memory.places.update(await reading.locate_cards(connection, fingerprints, tokens, card_ids))
+    places = {handle: memory.places[handle] for handle in wanted if handle in memory.places}
+    found = await reading.locate_cards(connection, fingerprints, tokens, card_ids)
+    if len(memory.places) > _PLACES_MAX:
+        memory.places.clear()
+    memory.places.update(found)
+    return places | found
+
+
+def _account_of(reads: Reads, places: Places) -> UUID | None:
+    """Give the account that an operation is about, as far as that is known without its target."""
+    place = places.get(reads.card) if reads.card is not None else None
+    return place.account_id if place is not None else reads.account_id or reads.otherwise_account_id
 
 
 async def accounts_of(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> list[UUID | None]:
     """Give the account that each operation is about, as far as it has one."""
-    await locate(connection, memory, operations)
     reads = [operation.reads() for operation in operations]
+    places = await _locate(connection, memory, reads)
     targets = [one.target for one in reads if one.target is not None]
     keys = await reading.read_keys(connection, targets) if targets else {}
-    found: list[UUID | None] = []
-    for one in reads:
-        place = memory.places.get(one.card) if one.card is not None else None
-        if place is not None:
-            found.append(place.account_id)
-        elif one.target is not None:
-            found.append(keys[one.target].account_id if one.target in keys else None)
-        else:
-            found.append(one.account_id or one.otherwise_account_id)
-    return found
+    of_targets = {name: key.account_id for name, key in keys.items()}
+    return [of_targets.get(one.target) if one.target is not None else _account_of(one, places) for one in reads]
 
 
 async def read_state(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> Known:
-    """Read what a batch is to be decided on, without a lock."""
-    await locate(connection, memory, operations)
+    """Read what a batch is to be decided on, without a lock: as a rule in one round trip."""
     reads = [operation.reads() for operation in operations]
-    await _read_merchants(connection, memory, reads)
-    known = Known(memory.places, memory.merchants)
+    places, merchants = await _locate(connection, memory, reads), await _read_merchants(connection, memory, reads)
     names = {(one.key.caller_id, one.key.name) for one in operations if one.key is not None}
     names |= {one.target for one in reads if one.target is not None}
-    if names:
-        known.keys = await reading.read_keys(connection, names)
-        await _read_issue_keys(connection, known, operations)
-    places = [memory.places[one.card] for one in reads if one.card is not None and one.card in memory.places]
-    account_ids = {place.account_id for place in places}
-    account_ids |= {one.account_id for one in reads if one.account_id is not None}
-    account_ids |= {
-        one.otherwise_account_id
-        for one in reads
-        if one.otherwise_account_id is not None and one.card not in memory.places
-    }
-    card_ids = {place.card_id for place in places}
+    account_ids, card_ids = set[UUID](), set[UUID]()
+    for one in reads:
+        if (account_id := _account_of(one, places)) is not None:
+            account_ids.add(account_id)
+        if one.card is not None and one.card in places:
+            card_ids.add(places[one.card].card_id)
+    found = await reading.read_at_once(connection, account_ids, card_ids, names)
+    known = Known(places, merchants, found.accounts, found.cards, keys=found.keys)
+    await _read_issue_keys(connection, known, operations)
     if known.keys:
-        taken = known.keys.values()
-        account_ids |= {key.account_id for key in taken if key.account_id is not None}
-        card_ids |= {key.card_id for key in taken if key.card_id is not None}
-    known.accounts, known.cards = await reading.read_accounts(connection, account_ids, card_ids)
-    payment_ids = [key.payment_id for key in known.keys.values() if key.payment_id is not None]
-    if payment_ids:
-        # After their accounts: a payment that changes from now on counts its account's version, and is noticed.
-        known.payments = await reading.read_payments(connection, payment_ids)
+        await _read_what_keys_made(connection, known)
     return known
 
 
-async def _read_merchants(connection: Connection, memory: Memory, reads: Sequence[Reads]) -> None:
-    unknown = {one.merchant_id for one in reads if one.merchant_id is not None} - memory.merchants.keys()
-    if unknown:
-        memory.merchants.update(await reading.read_merchants(connection, unknown))
+async def _read_what_keys_made(connection: Connection, known: Known) -> None:
+    """Read what the keys that were taken before are answered with, or are about."""
+    taken = known.keys.values()
+    account_ids = {key.account_id for key in taken if key.account_id is not None} - known.accounts.keys()
+    card_ids = {key.card_id for key in taken if key.card_id is not None} - known.cards.keys()
+    if account_ids or card_ids:
+        account_ids |= {key.account_id for key in taken if key.card_id in card_ids and key.account_id is not None}
+        accounts, cards = await reading.read_accounts(connection, account_ids, card_ids)
+        # What was read before stays: its cards were read with it.
+        known.accounts, known.cards = accounts | known.accounts, cards | known.cards
+    payment_ids = [key.payment_id for key in taken if key.payment_id is not None]
+    if payment_ids:
+        # After their accounts: a payment that changes from now on counts its account's version, and is noticed.
+        known.payments = await reading.read_payments(connection, payment_ids)
+
+
+async def _read_merchants(connection: Connection, memory: Memory, reads: Sequence[Reads]) -> dict[UUID, Merchant]:
+    wanted = {one.merchant_id for one in reads if one.merchant_id is not None}
+    found = {one: memory.merchants[one] for one in wanted if one in memory.merchants}
+    if unknown := wanted - found.keys():
+        found |= await reading.read_merchants(connection, unknown)
+        memory.merchants.update(found)
+    return found
 
 
 async def _read_issue_keys(connection: Connection, known: Known, operations: Sequence[Operation]) -> None:

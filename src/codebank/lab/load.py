@@ -17,7 +17,7 @@ import uvloop
 from codebank.bank.deciding import Deciding, Known
 from codebank.bank.operation import Authorize, Key
 from codebank.bank.state import CardPlace
-from codebank.bank.store.reading import read_accounts, read_keys, read_merchants
+from codebank.bank.store.reading import read_accounts, read_at_once, read_merchants
 from codebank.bank.store.writing import write
 from codebank.bank.test_cards import DEMO_MERCHANT
 from codebank.lab.benchserver import ECHO, ECHO_STREAM
@@ -156,8 +156,7 @@ async def _sql(target: Target, _contender: str, _in_flight: int, seconds: int) -
         touched = list(deciding.writes.accounts)
         names = [(operation.key.caller_id, operation.key.name) for operation in batch if operation.key]
         began = time.perf_counter_ns()
-        await read_keys(connection, names)
-        await read_accounts(connection, touched, everything[1])
+        await read_at_once(connection, touched, everything[1], names)
         await write(connection, deciding.writes)
         milliseconds += (time.perf_counter_ns() - began) // 10**6
         items += BATCH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +36,17 @@ select {ACCOUNT_COLUMNS}, {CARD_COLUMNS} from account a
 left join card c on c.account_id = a.account_id and c.card_id = any($2)
 where a.account_id = any($1)
 """
+#: The same and keys at once, for a batch waits for each round trip: rows of accounts have no caller, rows of keys no
+#: account.
+_READ_STATE: Final = f"""
+select a.*, null::uuid as caller_id, null::text as key, null::text as key_kind, null::bytea as request_hash,
+       null::smallint as hash_version, null::uuid as key_account_id, null::uuid as payment_id,
+       null::uuid as key_card_id, null::bytea as answer, null::timestamptz as cancelled_at
+from ({_READ_ACCOUNTS}) a
+union all
+select {", ".join(["null"] * len(f"{ACCOUNT_COLUMNS}, {CARD_COLUMNS}".split(",")))}, {KEY_COLUMNS}
+from idempotency_key k where (k.merchant_id, k.key) in (select * from unnest($3::uuid[], $4::text[]))
+"""
 _READ_PAYMENTS: Final = f"select {PAYMENT_COLUMNS} from payment p where p.payment_id = any($1)"
 # In the order of their ids, so that two banks never wait for each other in a circle; what somebody else holds is left
 # out, not waited for.
@@ -57,7 +69,7 @@ async def locate_cards(
 async def read_keys(connection: Connection, names: Collection[KeyName]) -> dict[KeyName, TakenKey]:
     """Read what keys were used for; those that nobody used are left out."""
     callers, keys = [caller for caller, _ in names], [key for _, key in names]
-    return {(row["merchant_id"], row["key"]): key_of(row) for row in await connection.fetch(_READ_KEYS, callers, keys)}
+    return {(row["caller_id"], row["key"]): key_of(row) for row in await connection.fetch(_READ_KEYS, callers, keys)}
 
 
 async def read_issue_keys(connection: Connection, keys: Collection[str]) -> dict[str, TakenKey]:
@@ -78,6 +90,31 @@ async def read_accounts(
     rows = await connection.fetch(_READ_ACCOUNTS, list(account_ids), list(card_ids))
     accounts = {row["account_id"]: account_of(row) for row in rows}
     return accounts, {row["card_id"]: card_of(row) for row in rows if row["card_id"] is not None}
+
+
+@dataclass(slots=True)
+class Found:
+    """Accounts, cards and keys at one moment."""
+
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    cards: dict[UUID, Card] = field(default_factory=dict)
+    keys: dict[KeyName, TakenKey] = field(default_factory=dict)
+
+
+async def read_at_once(
+    connection: Connection, account_ids: Collection[UUID], card_ids: Collection[UUID], names: Collection[KeyName]
+) -> Found:
+    """Read accounts, those of their cards that are named, and keys, all at one moment."""
+    callers, keys = [caller for caller, _ in names], [key for _, key in names]
+    found = Found()
+    for row in await connection.fetch(_READ_STATE, list(account_ids), list(card_ids), callers, keys):
+        if row["caller_id"] is not None:
+            found.keys[row["caller_id"], row["key"]] = key_of(row)
+            continue
+        found.accounts[row["account_id"]] = account_of(row)
+        if row["card_id"] is not None:
+            found.cards[row["card_id"]] = card_of(row)
+    return found
 
 
 async def read_payments(connection: Connection, payment_ids: Collection[UUID]) -> dict[UUID, PaymentState]:

@@ -26,9 +26,10 @@ PAYMENT_COLUMNS: Final = (
     " coalesce(p.captured_minor, case when p.decline_code is null then p.amount_minor else 0 end) as captured_minor,"
     " coalesce(p.version, case when p.status = 'refunded' then 2 else 1 end) as version"
 )
+#: Named apart from the columns of accounts and cards, with which they are read.
 KEY_COLUMNS: Final = (
-    "k.merchant_id, k.key, k.kind, k.request_hash, k.hash_version, k.account_id, k.payment_id, k.card_id, k.answer,"
-    " k.cancelled_at"
+    "k.merchant_id as caller_id, k.key, k.kind as key_kind, k.request_hash, k.hash_version,"
+    " k.account_id as key_account_id, k.payment_id, k.card_id as key_card_id, k.answer, k.cancelled_at"
 )
 
 
@@ -103,12 +104,12 @@ def merchant_of(row: asyncpg.Record) -> Merchant:
 def key_of(row: asyncpg.Record) -> TakenKey:
     """Read a key from a row."""
     return TakenKey(
-        kind=row["kind"] or Authorize.kind,
+        kind=row["key_kind"] or Authorize.kind,
         request_hash=row["request_hash"],
         hash_version=row["hash_version"] or 1,
-        account_id=row["account_id"],
+        account_id=row["key_account_id"],
         payment_id=row["payment_id"],
-        card_id=row["card_id"],
+        card_id=row["key_card_id"],
         answer=row["answer"],
         is_cancelled=row["cancelled_at"] is not None or row["request_hash"] is None,
     )

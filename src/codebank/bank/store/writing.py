@@ -168,10 +168,10 @@ def _parts(writes: Writes) -> Sequence[tuple[str, Sequence[tuple[Any, ...]]]]:
             "key",
             [
                 (
-                    *one.name, one.kind, one.request_hash, one.hash_version, one.account_id,
-                    one.payment_id, one.card_id, one.answer, one.cancelled_at,
+                    *name, one.kind if one.request_hash else None, one.request_hash, one.hash_version, one.account_id,
+                    one.payment_id, one.card_id, one.answer, writes.now if one.is_cancelled else None,
                 )
-                for one in writes.keys.values()
+                for name, one in writes.keys.items()
             ],
         ),
         ("cancelled_key", writes.cancelled),
@@ -187,7 +187,7 @@ def _account_row(writes: Writes, account_id: UUID) -> tuple[Any, ...]:
 def _new_card_row(new: NewCard, writes: Writes) -> tuple[Any, ...]:
     card = new.card
     # The release before looks for the operator's key with the card.
-    issue_key = next((key.name[1] for key in writes.keys.values() if key.card_id == card.card_id), None)
+    issue_key = next((name for (_, name), key in writes.keys.items() if key.card_id == card.card_id), None)
     return (
         card.account_id, card.card_id, card.token, new.fingerprint, new.number_sealed, card.masked, card.brand,
         card.expiry_month, card.expiry_year, card.status, card.wrong_attempts, card.wrong_since, issue_key,
