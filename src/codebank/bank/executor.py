@@ -124,6 +124,7 @@ class Executor:
                         db__system__name="postgresql",
                         codebank__batch_size=len(operations),
                         codebank__operation=operation.kind,
+                        **operation.marks(),
                     )
                     stack.enter_context(span)
             yield

@@ -62,6 +62,10 @@ class Operation(Struct, frozen=True, kw_only=True, gc=False):
         """Say what it is to be decided on."""
         return Reads()
 
+    def marks(self) -> dict[str, str]:
+        """Name what its span in a trace is found by."""
+        return {}
+
 
 class Authorize(Operation, frozen=True, kw_only=True, gc=False):
     """Charge a card."""
@@ -89,6 +93,9 @@ class Authorize(Operation, frozen=True, kw_only=True, gc=False):
         # A charge of a card that nobody knows belongs to the merchant's own account of unmatched attempts, so that it
         # has an order, a sequence and an event like any other.
         return Reads(card=self.handle, otherwise_account_id=self.merchant_id, merchant_id=self.merchant_id)
+
+    def marks(self) -> dict[str, str]:
+        return {"codebank__payment_id": str(self.payment_id)}
 
 
 class Cancel(Operation, frozen=True, kw_only=True, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.drawing import QUARTER, bars, board, lines, number, row
+from boards.drawing import QUARTER, WHOLE, bars, board, lines, number, row
 
 
 def dashboard() -> Dashboard:
@@ -117,7 +117,7 @@ def _batches(made: Dashboard) -> Dashboard:
         made.with_row(row("Batches"))
         .with_panel(
             lines(
-                "Authorisations in one transaction",
+                "Operations in one transaction",
                 "Grows with load: who waits shares a commit.",
                 "short",
                 ("codebank:batch_size:mean5m", "on average"),
@@ -127,7 +127,7 @@ def _batches(made: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Waiting for a transaction",
-                "Authorisations in the queue, by instance.",
+                "Operations in the queue, by instance.",
                 "short",
                 ("codebank_queue_items", "{{instance}}"),
                 width=QUARTER,
@@ -138,7 +138,7 @@ def _batches(made: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Time of a transaction",
-                "From the first lock to the commit.",
+                "From the first look to the answers.",
                 "s",
                 ("codebank:batch_seconds:quantile5m", "{{quantile}}"),
                 width=QUARTER,
@@ -148,11 +148,21 @@ def _batches(made: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Time of a commit",
-                "Until the disk has it. The transaction less this is our own work.",
+                "The statement that writes a batch, until the disk has it. The transaction less this is our own work.",
                 "s",
                 ("codebank:commit_seconds:quantile5m", "{{quantile}}"),
                 width=QUARTER,
                 limits=(0.05, 0.2),
+                runbook="the-bank-is-slow",
+            )
+        )
+        .with_panel(
+            lines(
+                "Transactions begun anew",
+                "Somebody else was first (moved), or held a lock or a key (contested): many banks on few accounts.",
+                "ops",
+                ("sum by (reason) (rate(codebank_batch_retries_total[5m]))", "{{reason}}"),
+                width=WHOLE,
                 runbook="the-bank-is-slow",
             )
         )
