@@ -26,15 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "codebank"
 MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if "v1" not in path.relative_to(SOURCE).parts]
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc"}
-#: Where seconds, sizes and shares are numbers with a fraction, and no amount ever passes.
-FLOAT_MAY_STAND = {
-    "runtime/postgres/pool.py", "runtime/watch/telemetry.py", "machine/supervisor.py", "machine/postgres.py",
-    "machine/orphans.py",
-    "machine/ports.py", "eventlog/log.py", "eventlog/local/log.py", "eventlog/local/group.py", "eventlog/relay.py",
-    "bank/batch.py", "bank/door/api.py", "checkout/bank.py", "runtime/grpc/server.py", "statement/projector.py",
-    "lab/delay.py", "eventlog/kafka/client.py", "eventlog/kafka/looker.py", "eventlog/kafka/reader.py",
-    "runtime/watch/metrics.py", "runtime/grpc/tls.py", "runtime/watch/tracer.py", "runtime/watch/otlp.py",
-}  # fmt: skip
+#: What tells that code handles amounts.
+AMOUNT = re.compile(r"(^|_)(minor|amounts?|money|prices?|cents)($|_)|^Money", re.IGNORECASE)
 
 
 def tracked_files() -> list[Path]:
@@ -69,21 +62,66 @@ def test_every_module_has_a_noun_and_a_promise() -> None:
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"
 
 
-def test_no_float_comes_near_an_amount() -> None:
-    found = []
-    for path in MODULES:
-        if str(path.relative_to(SOURCE)) in FLOAT_MAY_STAND:
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.expr):
-                continue
-            is_name = isinstance(node, ast.Name) and node.id == "float"
-            is_division = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
-            money = isinstance(node, ast.Constant) and isinstance(node.value, float)
-            if is_name or money or (is_division and "minor" in ast.unparse(node)):
-                found.append(f"{path.relative_to(SOURCE)}:{node.lineno}: {ast.unparse(node)}")
-    # Pauses of a twentieth of a second and the like are no amounts; they are named so.
-    assert [line for line in found if "float" in line or "minor" in line] == []
+def mentioned(node: ast.AST) -> Iterator[str]:
+    """Give every name that a piece of code uses."""
+    for part in ast.walk(node):
+        match part:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name
+
+
+def fractions(node: ast.AST) -> Iterator[ast.AST]:
+    """Give everything in a piece of code that makes a number with a fraction; paths are divided by texts."""
+    for part in ast.walk(node):
+        match part:
+            case ast.Name(id="float") | ast.Constant(value=float()) | ast.AugAssign(op=ast.Div()):
+                yield part
+            case ast.BinOp(op=ast.Div(), left=left, right=right):
+                texts = (ast.JoinedStr, ast.Constant)
+                if not any(isinstance(one, texts) and not _is_number(one) for one in (left, right)):
+                    yield part
+
+
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+
+
+def near_amounts(text: str) -> list[str]:
+    """Give the fractions of a module that stand in a function, a class field or a statement that handles amounts."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    pieces: list[ast.AST] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, functions):
+            pieces.append(node)
+        elif isinstance(node, ast.Module | ast.ClassDef):
+            pieces += [one for one in node.body if not isinstance(one, (*functions, ast.ClassDef))]
+    handling = [piece for piece in pieces if any(map(AMOUNT.search, mentioned(piece)))]
+    return [f"{getattr(one, 'lineno', 0)}: {ast.unparse(one)}" for piece in handling for one in fractions(piece)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_float_comes_near_an_amount(path: Path) -> None:
+    assert near_amounts(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(amount): return int(amount * 1.0)",
+        "def f(total_minor): return total_minor / 1",
+        "def f(order):\n    total_minor = order.total_minor\n    total_minor /= 2",
+        "def f(amount_minor: float): ...",
+        "class A:\n    limit_minor: float",
+        "PRICE = 8.5",
+        "async def f(x):\n    return Money(int(x * 0.5), 'BRL')",
+    ],
+)
+def test_the_guard_against_fractions_sees_them(code: str) -> None:
+    assert near_amounts(code) != []
+
+
+def test_the_guard_against_fractions_lets_paths_and_times_be() -> None:
+    assert near_amounts("def f(folder, amount): return folder / 'x'\ndef g(): return wait_seconds / 2") == []
 
 
 def test_no_amount_column_is_a_fraction() -> None:
@@ -191,6 +229,18 @@ def test_a_document_says_a_thing_once() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         long = [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 90 and line[0] != "|"]
         assert [line for line in set(long) if long.count(line) > 1] == [], path.name
+
+
+def test_what_calls_itself_pure_is_held_to_it() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (held,) = [one["source_modules"] for one in contracts if one["name"] == "what thinks does no input or output"]
+    pure = {
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in MODULES
+        if re.search(r"\bPure\b", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+    }
+
+    assert [name for name in sorted(pure) if not any(name == one or name.startswith(f"{one}.") for one in held)] == []
 
 
 def test_nothing_is_left_unfinished() -> None:
