@@ -93,7 +93,7 @@ async def read_accounts(
 
 
 @dataclass(slots=True)
-class Found:
+class Snapshot:
     """Accounts, cards and keys at one moment."""
 
     accounts: dict[UUID, Account] = field(default_factory=dict)
@@ -103,10 +103,10 @@ class Found:
 
 async def read_at_once(
     connection: Connection, account_ids: Collection[UUID], card_ids: Collection[UUID], names: Collection[KeyName]
-) -> Found:
+) -> Snapshot:
     """Read accounts, those of their cards that are named, and keys, all at one moment."""
     callers, keys = [caller for caller, _ in names], [key for _, key in names]
-    found = Found()
+    found = Snapshot()
     for row in await connection.fetch(_READ_STATE, list(account_ids), list(card_ids), callers, keys):
         if row["caller_id"] is not None:
             found.keys[row["caller_id"], row["key"]] = key_of(row)
