@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
@@ -47,6 +48,5 @@ async def _rebuild(connection: Connection, log: EventLog, partition: int, end: i
     return count
 
 
-async def _accounts(connection: Connection, partition: int) -> list[object]:
-    rows = await connection.fetch("select account_id from account")
-    return [row["account_id"] for row in rows if partition_of_account(row["account_id"]) == partition]
+async def _accounts(connection: Connection, partition: int) -> list[UUID]:
+    return [one for one in await store.read_account_ids(connection) if partition_of_account(one) == partition]

@@ -116,6 +116,11 @@ async def write_dead_letters(connection: Connection, letters: Sequence[tuple[Rec
     )
 
 
+async def read_account_ids(connection: Connection) -> list[UUID]:
+    """Give every account that has been told of."""
+    return [row["account_id"] for row in await connection.fetch("select account_id from account")]
+
+
 async def forget(connection: Connection, topic: str, partition: int, account_ids: Sequence[object]) -> None:
     """Forget everything that was made of a partition, but for its position's row: whoever moves it must wait."""
     await connection.execute(
