@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from codebank.bank.test_cards import TEST_CARDS
-from codebank.lab.pay import Stage, buy
+from codebank.lab.pay import Reached, buy
 from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
 from codebank.settings import Settings
 from tests.conftest import Databases
@@ -66,7 +66,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 async def test_a_purchase_by_rest_reaches_the_statement_and_every_side_agrees(system: System) -> None:
-    stages: list[Stage] = []
+    stages: list[Reached] = []
 
     purchase = await asyncio.to_thread(buy, system.settings, TEST_CARDS[0], "rede-de-algodao", 2, stages.append)
     proof = await system.proven()

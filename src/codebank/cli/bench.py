@@ -67,9 +67,9 @@ def metrics(as_json: bool, rounds: int, seconds: int, in_flight: int) -> None:
 @answering
 def flow(as_json: bool, rate: int, seconds: int) -> None:
     """Measure, on the system that runs, how soon after the decision a payment is on the log, statement and index."""
-    from codebank.lab.delay import bench_flow, table_of
+    from codebank.lab.delay import bench_delay, table_of
 
-    result = asyncio.run(bench_flow(found_settings(), rate, seconds, talk))
+    result = asyncio.run(bench_delay(found_settings(), rate, seconds, talk))
     if as_json:
         data(result.document())
     else:

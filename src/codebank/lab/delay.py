@@ -37,7 +37,7 @@ _SCAN: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class FlowResult:
+class DelayResult:
     """What a run found. Times are milliseconds, sorted."""
 
     rate_per_second: int
@@ -110,7 +110,9 @@ class _Load:
             self.failed += 1
 
 
-async def bench_flow(settings: Settings, rate_per_second: int, seconds: int, tell: Callable[[str], None]) -> FlowResult:
+async def bench_delay(
+    settings: Settings, rate_per_second: int, seconds: int, tell: Callable[[str], None]
+) -> DelayResult:
     """Load the running system, wait until everything has arrived, and read the times.
 
     Raises CodebankError where the bank does not answer, or what was sent does not arrive.
@@ -131,7 +133,7 @@ async def bench_flow(settings: Settings, rate_per_second: int, seconds: int, tel
             stages["index"] = await _in_index(settings, load.payments, began_at)
     finally:
         await statement.close()
-    return FlowResult(
+    return DelayResult(
         rate_per_second,
         seconds,
         sent,
@@ -199,7 +201,7 @@ def _check(deadline: float, side: str, found: int, payments: set[str]) -> None:
         raise CodebankError(Code.UNAVAILABLE, f"{len(payments) - found} of {len(payments)} never reached the {side}")
 
 
-def table_of(result: FlowResult) -> str:
+def table_of(result: DelayResult) -> str:
     """Write a run as a table."""
     lines = [
         f"{result.sent} payments at {result.rate_per_second}/s on the {result.log} log, {result.failed} failed",

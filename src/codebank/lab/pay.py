@@ -20,8 +20,8 @@ _POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of a payment, and when it was reached."""
+class Reached:
+    """A stage of the purchase that was reached, and when."""
 
     name: str
     detail: str
@@ -34,7 +34,7 @@ class Purchase:
     """How a purchase went."""
 
     order: Mapping[str, Any]
-    stages: tuple[Stage, ...]
+    stages: tuple[Reached, ...]
 
     @property
     def is_paid(self) -> bool:
@@ -42,16 +42,16 @@ class Purchase:
         return bool(self.order["status"] == "paid")
 
 
-def buy(settings: Settings, card: TestCard, product: str, quantity: int, tell: Callable[[Stage], None]) -> Purchase:
+def buy(settings: Settings, card: TestCard, product: str, quantity: int, tell: Callable[[Reached], None]) -> Purchase:
     """Buy one product and follow the payment until its line is on the statement.
 
     Raises CodebankError where a part does not answer, or the line does not come.
     """
     began = time.monotonic()
-    stages: list[Stage] = []
+    stages: list[Reached] = []
 
     def reach(name: str, detail: str) -> None:
-        stage = Stage(name, detail, round((time.monotonic() - began) * 1000))
+        stage = Reached(name, detail, round((time.monotonic() - began) * 1000))
         stages.append(stage)
         tell(stage)
 
