@@ -188,6 +188,20 @@ def test_words_are_the_same_in_both_languages_and_every_one_asked_for_is_there()
             assert [key for key in asked if key not in known] == [], template.name
 
 
+def test_a_rooms_statements_stand_in_its_store() -> None:
+    statement = re.compile(r"^\s*(with \w+ as \(|select\b.* from |insert into |update \w+ |delete from )", re.DOTALL)
+    found = []
+    for path in MODULES:
+        room, *inside = path.relative_to(SOURCE).parts
+        if room not in ("audit", "bank", "checkout", "statement") or "store" in path.with_suffix("").parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and statement.match(node.value):
+                found.append(f"{room}/{'/'.join(inside)}:{node.lineno}: {node.value[:60]}")
+
+    assert found == []
+
+
 def test_templates_hold_no_inline_style_or_script() -> None:
     for path in SOURCE.rglob("*.html"):
         text = path.read_text(encoding="utf-8")

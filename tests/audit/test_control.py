@@ -6,12 +6,13 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from codebank.audit.control.journey import Found, Standing, Told, bars_of, journey_of
+from codebank.audit.control.journey import PaymentSides, SeenEvent, Standing, bars_of, journey_of
 from codebank.audit.control.rates import Rates, count_text, rate_text
 from codebank.audit.proof.reconcile import SENTENCES
 from codebank.bank.test_cards import TEST_CARDS
@@ -196,18 +197,20 @@ def test_every_difference_has_words_in_both_languages() -> None:
 
 
 def test_a_refund_is_a_change_with_stages_of_its_own_and_a_record_put_aside_has_failed() -> None:
-    payment = {
+    payment: dict[str, Any] = {
         "payment_id": UUID(int=1), "status": "refunded", "decline_code": None, "amount_minor": 8990,
         "currency": "BRL", "merchant_name": "Loja", "card_masked": "•••• 0001", "created_at": NOON,
+        "updated_at": NOON + timedelta(seconds=2), "version": 2,
     }  # fmt: skip
-    later = NOON + timedelta(seconds=2)
-    told = [
-        Told(1, "codebank.payment.approved", NOON, 3, 7, NOON + timedelta(milliseconds=8), "ab" * 16),
-        Told(2, "codebank.payment.refunded", later, 3, 9, later),
+    later = payment["updated_at"]
+    on_log = NOON + timedelta(milliseconds=8)
+    events = [
+        SeenEvent(1, 1, "codebank.payment.approved", "approved", NOON, 3, 7, on_log, "ab" * 16),
+        SeenEvent(2, 2, "codebank.payment.refunded", "refunded", later, 3, 9, later),
     ]
     line = {"sequence": 1, "first_sequence": 1, "projected_at": NOON + timedelta(milliseconds=20)}
 
-    journey = journey_of(Found(None, payment, told, line, {(3, 9): "no such type"}, None, False, frozenset()))
+    journey = journey_of(PaymentSides(None, payment, events, line, {(3, 9): "no such type"}, None, False, frozenset()))
 
     assert journey is not None
     assert [(stage.name, stage.standing) for stage in journey.stages] == [

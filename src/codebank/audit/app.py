@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
 
-from codebank.audit.control.event_finder import Trail
+from codebank.audit.control.event_finder import EventFinder
 from codebank.audit.control.web import ControlRoom
-from codebank.audit.store import open_sides
+from codebank.audit.store.sides import open_sides
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.app import create_app
 from codebank.runtime.web.pages import Pages, Site
@@ -30,12 +30,7 @@ async def open_audit(settings: Settings, telemetry: Telemetry, health: Mapping[s
     )
     pages = Pages("codebank.audit.control", site)
     async with open_sides(settings, telemetry) as sides:
-        room = ControlRoom(sides, pages, telemetry, settings.role_host or settings.host, health, Trail(sides.log))
+        room = ControlRoom(sides, pages, telemetry, settings.role_host or settings.host, health, EventFinder(sides.log))
         app = create_app(pages=pages, routes=room.routes(), telemetry=telemetry, secure_cookies=settings.secure_cookies)
-        proving = asyncio.create_task(room.keep_proving())
-        try:
+        async with background(room.keep_proving()):
             yield app
-        finally:
-            proving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await proving

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
-from uuid import UUID
 
-from codebank.audit.control.log import LogView, Partition, read_log
-from codebank.audit.store import SIDE_ERRORS, Sides
+from codebank.audit.control.log import LogView, PartitionView, read_log
+from codebank.audit.store import control as store
+from codebank.audit.store.sides import SIDE_ERRORS, Sides
 from codebank.runtime.watch.health import is_ready
 from codebank.search.connect import ConnectorState, read_connectors
 
@@ -37,7 +37,7 @@ class SearchView:
 
 
 @dataclass(frozen=True, slots=True)
-class Recent:
+class RecentPayment:
     """One of the last payments, and when it passed each stage."""
 
     payment_id: str
@@ -71,7 +71,7 @@ class Flow:
     dead_letters: int
     #: Role → whether it says that it is ready.
     roles: Mapping[str, bool]
-    recent: Sequence[Recent]
+    recent: Sequence[RecentPayment]
 
     @property
     def shipped(self) -> int | None:
@@ -102,35 +102,34 @@ class Flow:
         return sum(view.lag for partition in self.partitions for view in partition.groups[1:])
 
     @property
-    def partitions(self) -> Sequence[Partition]:
+    def partitions(self) -> Sequence[PartitionView]:
         """The log's partitions; none while it does not answer."""
         return self.log.partitions if self.log else ()
 
 
 async def read_flow(sides: Sides, health: Mapping[str, int], host: str) -> Flow:
     """Look at every stage. A side that does not answer is shown as dead, not waited for."""
-    orders, payments, outbox, statement, roles, (log, search) = await asyncio.gather(
-        _safely(_orders(sides)),
-        _safely(_payments(sides)),
-        _safely(_outbox(sides)),
-        _safely(_statement(sides)),
+    orders, payments, backlog, statement, roles, (log, search, recent) = await asyncio.gather(
+        _safely(store.count_orders(sides.checkout)),
+        _safely(store.count_payments(sides.bank)),
+        _safely(store.read_backlog(sides.bank)),
+        _safely(store.count_statement(sides.statement)),
         _roles(health, host),
-        asyncio.gather(_safely(read_log(sides)), _search(sides)),
+        asyncio.gather(_safely(read_log(sides)), _search(sides), _safely(_recent(sides))),
     )
-    lines, dead_letters, applied = statement or (None, 0, None)
     return Flow(
         orders=orders,
         payments=payments,
-        outbox=outbox[0] if outbox else None,
-        outbox_age_milliseconds=outbox[1] if outbox else 0,
+        outbox=backlog["count"] if backlog else None,
+        outbox_age_milliseconds=backlog["age_milliseconds"] if backlog else 0,
         log=log,
         search=search,
-        lines=lines,
-        numbered=outbox[2] if outbox else None,
-        applied=applied,
-        dead_letters=dead_letters,
+        lines=statement["lines"] if statement else None,
+        numbered=backlog["numbered"] if backlog else None,
+        applied=statement["applied"] if statement else None,
+        dead_letters=statement["dead_letters"] if statement else 0,
         roles=roles,
-        recent=await _safely(_recent(sides)) or (),
+        recent=recent or (),
     )
 
 
@@ -139,25 +138,6 @@ async def _safely(reading: Awaitable[Reading]) -> Reading | None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await reading
     return None
-
-
-async def _orders(sides: Sides) -> dict[str, int]:
-    rows = await sides.checkout.fetch("select status, count(*) as count from orders group by 1")
-    return {row["status"]: row["count"] for row in rows}
-
-
-async def _payments(sides: Sides) -> dict[str, int]:
-    rows = await sides.bank.fetch("select status, count(*) as count from payment group by 1")
-    return {row["status"]: row["count"] for row in rows}
-
-
-async def _outbox(sides: Sides) -> tuple[int, int, int]:
-    row = await sides.bank.fetchrow(
-        "select count(*) as count, coalesce(extract(epoch from now() - min(created_at)) * 1000, 0)::bigint as age,"
-        " (select coalesce(sum(sequence), 0)::bigint from account) as numbered from outbox"
-    )
-    assert row is not None
-    return row["count"], max(0, row["age"]), row["numbered"]
 
 
 async def _search(sides: Sides) -> SearchView | None:
@@ -169,24 +149,13 @@ async def _search(sides: Sides) -> SearchView | None:
     return SearchView(documents, connectors)
 
 
-async def _statement(sides: Sides) -> tuple[int, int, int]:
-    row = await sides.statement.fetchrow(
-        "select (select count(*) from line) as lines, (select count(*) from dead_letter) as dead_letters,"
-        " (select coalesce(sum(sequence), 0)::bigint from account) as applied"
-    )
-    assert row is not None
-    return row["lines"], row["dead_letters"], row["applied"]
-
-
-async def _recent(sides: Sides) -> list[Recent]:
-    payments = await sides.bank.fetch(
-        "select payment_id, merchant_name, card_masked, amount_minor, currency, status, decline_code, created_at"
-        " from payment order by payment_id desc limit 12"
-    )
+async def _recent(sides: Sides) -> list[RecentPayment]:
+    payments = await store.recent_payments(sides.bank)
     # The payments are shown where the statement does not answer too: then none is known to have arrived.
-    arrived = await _safely(_arrived(sides, [row["payment_id"] for row in payments])) or {}
+    payment_ids = [row["payment_id"] for row in payments]
+    delays = await _safely(store.line_delays(sides.statement, payment_ids)) or {}
     return [
-        Recent(
+        RecentPayment(
             payment_id=str(row["payment_id"]),
             merchant_name=row["merchant_name"],
             card_masked=row["card_masked"],
@@ -195,19 +164,10 @@ async def _recent(sides: Sides) -> list[Recent]:
             status=row["status"],
             decline_code=row["decline_code"],
             decided_at=row["created_at"],
-            line_after_milliseconds=arrived.get(row["payment_id"]),
+            line_after_milliseconds=delays.get(row["payment_id"]),
         )
         for row in payments
     ]
-
-
-async def _arrived(sides: Sides, payment_ids: Sequence[UUID]) -> dict[UUID, int]:
-    rows = await sides.statement.fetch(
-        "select payment_id, greatest(0, extract(epoch from projected_at - occurred_at) * 1000)::bigint as late"
-        " from line where payment_id = any($1)",
-        payment_ids,
-    )
-    return {row["payment_id"]: row["late"] for row in rows}
 
 
 async def _roles(health: Mapping[str, int], host: str) -> dict[str, bool]:

@@ -43,11 +43,15 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An event of the payment, in the outbox or on the log."""
+class SeenEvent:
+    """An event of the payment, as it is seen in the outbox or on the log."""
 
     sequence: int
+    #: Of the payment: which change it tells of, from 1.
+    version: int
     type: str
+    #: The state that the change gave the payment.
+    status: str
     occurred_at: datetime
     #: Empty while it waits in the outbox.
     partition: int | None = None
@@ -58,12 +62,12 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PaymentSides:
     """What every side says of one payment. A side that does not answer stands in `silent`."""
 
     order: Mapping[str, Any] | None
     payment: Mapping[str, Any] | None
-    told: Sequence[Told]
+    events: Sequence[SeenEvent]
     line: Mapping[str, Any] | None
     #: (partition, offset) → why nobody could read it.
     put_aside: Mapping[tuple[int, int], str]
@@ -103,20 +107,21 @@ class Journey:
         return max((stage.after_milliseconds or 0 for stage in self.stages), default=0)
 
 
-def journey_of(found: Found) -> Journey | None:
+def journey_of(sides: PaymentSides) -> Journey | None:
     """Put the stages together; None where no side that answers knows the payment."""
-    known = found.payment or found.line or found.order
+    known = sides.payment or sides.line or sides.order
     if known is None:
         return None
-    stages = [*_order(found), *_bank(found)]
-    if found.payment or found.line:
-        for place, told in enumerate(_changes(found)):
-            if place and found.payment and told is not None:
-                stages.append(Stage("bank", Standing.DONE, told.occurred_at, detail=told.type.rpartition(".")[2]))
-            stages += _change(found, told)
+    stages = [*_order(sides)]
+    if sides.payment or sides.line:
+        events = {event.version: event for event in sides.events}
+        for version in range(1, max([1, (sides.payment or {}).get("version", 1), *events]) + 1):
+            stages += _change(sides, version, events.get(version))
+    else:
+        stages.append(_undecided(sides))
     began_at: datetime = next((stage.at for stage in stages if stage.at), known["created_at"])
-    shown = found.payment or found.line
-    order = found.order or {}
+    shown = sides.payment or sides.line
+    order = sides.order or {}
     return Journey(
         payment_id=str(shown["payment_id"]) if shown else None,
         order_id=str(order["order_id"]) if order else None,
@@ -128,89 +133,93 @@ def journey_of(found: Found) -> Journey | None:
         card_masked=known["card_masked"],
         began_at=began_at,
         stages=tuple(_timed(stage, began_at) for stage in stages),
-        silent=tuple(sorted(found.silent)),
-        trace_id=next((told.trace_id for told in found.told if told.trace_id), ""),
+        silent=tuple(sorted(sides.silent)),
+        trace_id=next((event.trace_id for event in sides.events if event.trace_id), ""),
     )
 
 
-def _order(found: Found) -> list[Stage]:
-    if found.order is not None:
-        return [Stage("order", Standing.DONE, found.order["created_at"], detail=found.order["status"])]
+def _order(sides: PaymentSides) -> list[Stage]:
+    if sides.order is not None:
+        return [Stage("order", Standing.DONE, sides.order["created_at"], detail=sides.order["status"])]
     # A merchant may keep its orders elsewhere: that none is here is no fault.
-    return [Stage("order", Standing.UNKNOWN)] if "checkout" in found.silent else []
+    return [Stage("order", Standing.UNKNOWN)] if "checkout" in sides.silent else []
 
 
-def _bank(found: Found) -> list[Stage]:
-    payment = found.payment
-    if payment is not None:
-        refused = payment["status"] == "declined"
-        standing = Standing.REFUSED if refused else Standing.DONE
-        return [
-            Stage("bank", standing, payment["created_at"], detail=payment["decline_code"] if refused else "approved")
-        ]
-    if "bank" in found.silent:
-        return [Stage("bank", Standing.UNKNOWN)]
-    order = found.order or {}
-    if order.get("settled_at") is not None:
-        return [Stage("bank", Standing.FAILED, order["settled_at"], detail=order["status"])]
-    return [Stage("bank", Standing.WAITING)]
+def _undecided(sides: PaymentSides) -> Stage:
+    """Say how an order stands at the bank that has no payment there."""
+    order = sides.order or {}
+    if "bank" not in sides.silent and order.get("settled_at") is not None:
+        return Stage("bank", Standing.FAILED, order["settled_at"], detail=order["status"])
+    return Stage("bank", _missing(sides, "bank"))
 
 
-def _changes(found: Found) -> list[Told | None]:
-    """Give each change's event, and None for each that must come and was not found."""
-    told: list[Told | None] = [*sorted(found.told, key=lambda one: one.sequence)]
-    payment = found.payment or {}
-    expected = 2 if payment.get("status") == "refunded" else 1
-    return told + [None] * (expected - len(told))
-
-
-def _change(found: Found, told: Told | None) -> list[Stage]:
-    """Give the stages of one event: numbered, on the log, on the statement, in the index."""
-    away = Standing.UNKNOWN if found.silent & {"bank", "log"} else Standing.WAITING
-    if told is None:
-        stages = [Stage("event", away), Stage("log", away)]
+def _change(sides: PaymentSides, version: int, event: SeenEvent | None) -> list[Stage]:
+    """Give the stages of one change: decided, its event numbered, on the log, on the statement, in the index."""
+    away = _missing(sides, "bank", "log")
+    stages = [_bank(sides, version, event)]
+    if event is None:
+        stages += [Stage("event", away), Stage("log", away)]
     else:
-        stages = [Stage("event", Standing.DONE, told.occurred_at, detail=told.type, sequence=told.sequence)]
-        on_log = told.appended_at is not None
-        stages.append(
+        on_log = event.appended_at is not None
+        stages += [
+            Stage("event", Standing.DONE, event.occurred_at, detail=event.type, sequence=event.sequence),
             Stage(
                 "log",
                 Standing.DONE if on_log else away,
-                told.appended_at,
-                sequence=told.sequence,
-                partition=told.partition,
-                offset=told.offset,
-            )
-        )
-    stages.append(_line(found, told))
-    if found.has_search:
-        stages.append(_index(found, told))
+                event.appended_at,
+                sequence=event.sequence,
+                partition=event.partition,
+                offset=event.offset,
+            ),
+        ]
+    stages.append(_line(sides, version, event))
+    if sides.has_search:
+        stages.append(_index(sides, version, event))
     return stages
 
 
-def _line(found: Found, told: Told | None) -> Stage:
-    if "statement" in found.silent:
+def _missing(sides: PaymentSides, *asked: str) -> Standing:
+    """Say how a stage stands that was not found at these sides."""
+    return Standing.UNKNOWN if sides.silent.intersection(asked) else Standing.WAITING
+
+
+def _bank(sides: PaymentSides, version: int, event: SeenEvent | None) -> Stage:
+    payment = sides.payment
+    if payment is None and event is None:
+        return Stage("bank", _missing(sides, "bank"))
+    is_last = payment is not None and version == payment["version"]
+    if payment is not None and is_last and payment["decline_code"] is not None:
+        return Stage("bank", Standing.REFUSED, payment["updated_at"], detail=payment["decline_code"])
+    if event is not None:
+        return Stage("bank", Standing.DONE, event.occurred_at, detail=event.status)
+    assert payment is not None
+    at = payment["created_at"] if version == 1 else payment["updated_at"] if is_last else None
+    return Stage("bank", Standing.DONE, at, detail=payment["status"] if is_last else "")
+
+
+def _line(sides: PaymentSides, version: int, event: SeenEvent | None) -> Stage:
+    line = sides.line
+    if "statement" in sides.silent:
         return Stage("line", Standing.UNKNOWN)
-    line = found.line
-    if line is not None and (told is None or line["sequence"] >= told.sequence):
+    if line is not None and (version == 1 if event is None else line["sequence"] >= event.sequence):
         # The line keeps when it came first; what changed it later left no time.
-        is_first = told is None or told.sequence == line["first_sequence"]
+        is_first = event is None or event.sequence == line["first_sequence"]
         return Stage("line", Standing.DONE, line["projected_at"] if is_first else None)
-    if told is not None and told.partition is not None and told.offset is not None:
-        reason = found.put_aside.get((told.partition, told.offset))
+    if event is not None and event.partition is not None and event.offset is not None:
+        reason = sides.put_aside.get((event.partition, event.offset))
         if reason is not None:
             return Stage("line", Standing.FAILED, detail=reason)
-    return Stage("line", Standing.WAITING)
+    return Stage("line", Standing.WAITING if event is not None else _missing(sides, "bank", "log"))
 
 
-def _index(found: Found, told: Told | None) -> Stage:
-    if "search" in found.silent:
+def _index(sides: PaymentSides, version: int, event: SeenEvent | None) -> Stage:
+    indexed = sides.indexed
+    if "search" in sides.silent:
         return Stage("search", Standing.UNKNOWN)
-    indexed = found.indexed
-    if indexed is not None and (told is None or indexed["sequence"] >= told.sequence):
-        is_last = told is None or told.sequence == indexed["sequence"]
+    if indexed is not None and (version == 1 if event is None else indexed["sequence"] >= event.sequence):
+        is_last = event is None or event.sequence == indexed["sequence"]
         return Stage("search", Standing.DONE, indexed["written_at"] if is_last else None)
-    return Stage("search", Standing.WAITING)
+    return Stage("search", Standing.WAITING if event is not None else _missing(sides, "bank", "log"))
 
 
 def _timed(stage: Stage, began_at: datetime) -> Stage:

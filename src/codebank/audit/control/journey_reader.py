@@ -10,17 +10,16 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from codebank.audit.control.event_finder import Trail
+from codebank.audit.control.event_finder import EventFinder
 from codebank.audit.control.flow import PATIENCE_SECONDS
-from codebank.audit.control.journey import Found, Journey, Told, journey_of
-from codebank.audit.store import SIDE_ERRORS, Sides
+from codebank.audit.control.journey import Journey, PaymentSides, SeenEvent, journey_of
+from codebank.audit.store import control as store
+from codebank.audit.store.sides import SIDE_ERRORS, Sides
 from codebank.errors import Code, CodebankError
-from codebank.events import PAYMENTS_TOPIC, PaymentEvent
+from codebank.events import PaymentEvent
 from codebank.wire import MalformedEvent, decode_event
 
 Answer = TypeVar("Answer")
-
-_OUTBOX_MAX = 2000
 
 
 @dataclass
@@ -38,38 +37,36 @@ class _Asking:
 
 
 @dataclass
-class Timeline:
+class JourneyReader:
     """Follows one payment through every side."""
 
     sides: Sides
-    trail: Trail
+    finder: EventFinder
 
     async def read(self, any_id: UUID) -> Journey:
         """Follow a payment, named by its own id or by its order's.
 
         Raises CodebankError where nobody knows it, or nobody who might know it answers.
         """
-        asking = _Asking()
-        order = await asking.of("checkout", self._order(any_id), None)
+        asking, sides = _Asking(), self.sides
+        order = await asking.of("checkout", store.find_order(sides.checkout, any_id), None)
         payment_id = (order["payment_id"] if order else None) or any_id
         payment, line = await asyncio.gather(
-            asking.of("bank", self._payment(payment_id, any_id), None),
-            asking.of("statement", self._line(payment_id), None),
+            asking.of("bank", store.find_payment(sides.bank, payment_id, any_id), None),
+            asking.of("statement", store.find_line(sides.statement, payment_id), None),
         )
         if order is None and payment is not None and (order_id := _uuid(payment["idempotency_key"])):
-            order = await asking.of("checkout", self._order(order_id), None)
-        told = await self._told(asking, payment or line)
-        document = None
-        if payment is not None or line is not None:
-            document = await asking.of("search", self._indexed((payment or line or {})["payment_id"]), None)
-        found = Found(
+            order = await asking.of("checkout", store.find_order(sides.checkout, order_id), None)
+        known = payment or line
+        events = await self._events(asking, known) if known else ()
+        found = PaymentSides(
             order=order,
             payment=payment,
-            told=told,
+            events=events,
             line=line,
-            put_aside=await asking.of("statement", self._put_aside(told), {}) if told and line is None else {},
-            indexed=document,
-            has_search=self.sides.search is not None,
+            put_aside=await asking.of("statement", store.reasons_put_aside(sides.statement, _places(events)), {}),
+            indexed=await asking.of("search", self._indexed(known["payment_id"]), None) if known else None,
+            has_search=sides.search is not None,
             silent=frozenset(asking.silent),
         )
         journey = journey_of(found)
@@ -81,70 +78,31 @@ class Timeline:
             raise CodebankError(Code.NOT_FOUND, "no payment and no order has this id")
         return journey
 
-    async def _order(self, any_id: UUID) -> Mapping[str, Any] | None:
-        row = await self.sides.checkout.fetchrow(
-            "select order_id, payment_id, status, decline_code, total_minor as amount_minor, currency, card_masked,"
-            " created_at, settled_at from orders where order_id = $1 or payment_id = $1",
-            any_id,
-        )
-        return dict(row) if row else None
-
-    async def _payment(self, payment_id: UUID, order_id: UUID) -> Mapping[str, Any] | None:
-        # An order whose answer was lost does not know its payment yet; the bank knows it by the order's key.
-        row = await self.sides.bank.fetchrow(
-            "select account_id, payment_id, idempotency_key, status, decline_code, amount_minor, currency,"
-            " merchant_name, card_masked, created_at, updated_at from payment where payment_id = $1"
-            " or payment_id = (select k.payment_id from merchant m join idempotency_key k"
-            " on k.merchant_id = m.merchant_id and k.key = $2 where k.payment_id is not null limit 1) limit 1",
-            payment_id,
-            str(order_id),
-        )
-        return dict(row) if row else None
-
-    async def _line(self, payment_id: UUID) -> Mapping[str, Any] | None:
-        row = await self.sides.statement.fetchrow(
-            "select account_id, payment_id, status, decline_code, amount_minor, currency, merchant_name, card_masked,"
-            " sequence, first_sequence, projected_at, occurred_at as created_at from line where payment_id = $1",
-            payment_id,
-        )
-        return dict(row) if row else None
-
-    async def _told(self, asking: _Asking, known: Mapping[str, Any] | None) -> Sequence[Told]:
-        if known is None:
-            return ()
+    async def _events(self, asking: _Asking, known: Mapping[str, Any]) -> Sequence[SeenEvent]:
         account_id, payment_id = known["account_id"], known["payment_id"]
-        moments = [known["created_at"]]
-        if known.get("updated_at", moments[0]) > moments[0]:
-            moments.append(known["updated_at"])
+        count = known.get("version", 1)
+        moments = {known["created_at"], known.get("updated_at", known["created_at"])}
+        if count > len(moments):
+            # A payment keeps its first moment and its last; what moved money in between is in the ledger.
+            moments.update(await asking.of("bank", store.moments_moved(self.sides.bank, account_id, payment_id), []))
         waiting = await asking.of("bank", self._waiting(account_id, payment_id), ())
-        on_log = await asking.of("log", self.trail.follow(account_id, payment_id, moments), ())
-        # Between ship and removal an event is on both: the log's place counts.
-        return list(({told.sequence: told for told in waiting} | {told.sequence: told for told in on_log}).values())
-
-    async def _waiting(self, account_id: UUID, payment_id: UUID) -> Sequence[Told]:
-        rows = await self.sides.bank.fetch(
-            "select sequence, type, occurred_at, event_id, value from outbox where account_id = $1"
-            f" order by sequence limit {_OUTBOX_MAX}",
-            account_id,
+        on_log = await asking.of(
+            "log", self.finder.find(account_id, payment_id, sorted(moments), count, waiting=len(waiting)), ()
         )
-        told = []
-        for row in rows:
+        # Between ship and removal an event is on both: the log's place counts.
+        return list(({event.sequence: event for event in (*waiting, *on_log)}).values())
+
+    async def _waiting(self, account_id: UUID, payment_id: UUID) -> Sequence[SeenEvent]:
+        found = []
+        for row in await store.waiting_events(self.sides.bank, account_id):
             with contextlib.suppress(MalformedEvent):
                 event = decode_event({"ce_type": row["type"], "ce_id": str(row["event_id"])}, row["value"])
                 if isinstance(event, PaymentEvent) and event.payment.payment_id == payment_id:
-                    told.append(Told(row["sequence"], row["type"], row["occurred_at"]))
-        return told
-
-    async def _put_aside(self, told: Sequence[Told]) -> Mapping[tuple[int, int], str]:
-        rows = await self.sides.statement.fetch(
-            'select d.partition, d."offset", d.reason from dead_letter d'
-            ' join unnest($2::int[], $3::bigint[]) as n(partition, "offset") using (partition, "offset")'
-            " where d.topic = $1 and d.replayed_at is null",
-            PAYMENTS_TOPIC,
-            [one.partition for one in told if one.partition is not None],
-            [one.offset for one in told if one.offset is not None],
-        )
-        return {(row["partition"], row["offset"]): row["reason"] for row in rows}
+                    payment = event.payment
+                    found.append(
+                        SeenEvent(row["sequence"], payment.version, row["type"], payment.status, row["occurred_at"])
+                    )
+        return found
 
     async def _indexed(self, payment_id: UUID) -> Mapping[str, Any] | None:
         if self.sides.search is None:
@@ -154,6 +112,11 @@ class Timeline:
             return None
         written_at = document["occurred_at"] + timedelta(milliseconds=document["index_delay_milliseconds"] or 0)
         return {"sequence": document["sequence"], "written_at": written_at}
+
+
+def _places(events: Sequence[SeenEvent]) -> list[tuple[int, int]]:
+    places = [(event.partition, event.offset) for event in events]
+    return [(partition, offset) for partition, offset in places if partition is not None and offset is not None]
 
 
 def _uuid(text: str) -> UUID | None:

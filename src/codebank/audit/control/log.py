@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from codebank.audit.store import Sides
+from codebank.audit.store import control as store
+from codebank.audit.store.sides import Sides
 from codebank.eventlog.log import Broker
 from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP
 from codebank.search.connect import CONNECTOR, group_of
@@ -30,7 +31,7 @@ class GroupView:
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
+class PartitionView:
     """One partition: who keeps it, and who reads it."""
 
     number: int
@@ -62,17 +63,12 @@ class LogView:
     brokers: Sequence[Broker]
     #: Brokers that keep something and do not answer.
     missing: Sequence[int]
-    partitions: Sequence[Partition]
+    partitions: Sequence[PartitionView]
 
 
 async def read_log(sides: Sides) -> LogView:
     """Ask the log and the statement where each reader stands."""
-    positions = {
-        row["partition"]: row["next_offset"]
-        for row in await sides.statement.fetch(
-            "select partition, next_offset from position where topic = $1", PAYMENTS_TOPIC
-        )
-    }
+    positions = await store.read_positions(sides.statement)
     ends, layout, (readers, committed) = await asyncio.gather(
         sides.log.ends(PAYMENTS_TOPIC), sides.log.layout(PAYMENTS_TOPIC), _groups(sides)
     )
@@ -80,7 +76,7 @@ async def read_log(sides: Sides) -> LogView:
     if sides.search is not None:
         groups[_CONNECT_GROUP] = committed
     partitions = [
-        Partition(
+        PartitionView(
             place.partition,
             ends.get(place.partition, 0),
             place.leader,

@@ -18,14 +18,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from codebank.audit.control.event_finder import Trail
+from codebank.audit.control.event_finder import EventFinder
 from codebank.audit.control.flow import Flow, read_flow
 from codebank.audit.control.journey import Journey, bars_of
-from codebank.audit.control.journey_reader import Timeline
+from codebank.audit.control.journey_reader import JourneyReader
+from codebank.audit.control.naming import Naming
 from codebank.audit.control.rates import Rates, count_text, rate_text
 from codebank.audit.proof.prove import prove
 from codebank.audit.proof.reconcile import DIFFERENCES_SHOWN, Difference, Proof
-from codebank.audit.store import SIDE_ERRORS, Sides, read_sizes
+from codebank.audit.store.sides import SIDE_ERRORS, Sides, database_sizes
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.money import Money
 from codebank.runtime.watch.telemetry import Telemetry
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 #: Pause between two proofs; each reads everything, so not more often.
 _PROOF_SECONDS = 10
 _ID_LETTERS = 36
+#: A proof that is older says nothing of now; the alert `ProofStale` waits as long.
+_FRESH_SECONDS = 600
 #: Values of a difference that have words of their own.
 _SPOKEN = frozenset({"status", "other_status", "side"})
 
@@ -52,10 +55,12 @@ class ControlRoom:
     host: str
     #: Role → its health port.
     health: Mapping[str, int]
-    trail: Trail
+    finder: EventFinder
     _rates: Rates = field(default_factory=Rates, init=False)
     _proof: Proof | None = field(default=None, init=False)
     _proved_at: datetime | None = field(default=None, init=False)
+    #: On the clock that nobody sets.
+    _fresh_until_seconds: int = field(default=0, init=False)
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -71,16 +76,22 @@ class ControlRoom:
         ]
 
     async def keep_proving(self) -> None:
-        """Prove until cancelled, and set the metrics that alerts watch."""
+        """Prove until cancelled, and set the metrics that alerts watch.
+
+        A side that is away is waited for, and the role stays ready meanwhile: its pages show what the others say, and
+        the age of the last proof tells the rest.
+        """
         while True:
             try:
                 started = time.perf_counter()
                 self._proof, self._proved_at = await prove(self.sides), utc_now()
+                self._fresh_until_seconds = int(time.monotonic()) + _FRESH_SECONDS
                 self.telemetry.gauge("codebank_proof_seconds").set(time.perf_counter() - started)
                 self._show(self._proof, self._proved_at)
-                for database, size in (await read_sizes(self.sides)).items():
+                for database, size in (await database_sizes(self.sides)).items():
                     self.telemetry.gauge("codebank_database_bytes", database).set(size)
             except SIDE_ERRORS as error:
+                self._fresh_until_seconds = 0
                 log.warning("the proof waits for a side: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_PROOF_SECONDS)
 
@@ -100,10 +111,12 @@ class ControlRoom:
             "flow": flow,
             "rates": {name: rate_text(tenths, language) for name, tenths in rates.items()},
             "count": partial(count_text, language=language),
+            "naming": Naming(self.pages.words, language),
             "links": self.links(),
             "difference_text": partial(self._difference, language),
             "proof": self._proof,
             "proved_at": self._proved_at,
+            "is_fresh": time.monotonic() < self._fresh_until_seconds,
             "differences_shown": DIFFERENCES_SHOWN,
             "money": Money,
         }
@@ -140,7 +153,7 @@ class ControlRoom:
             if name.endswith("_minor") and type(value) is int:
                 values[name.removesuffix("_minor")] = Money(value, difference.currency)
             elif name in _SPOKEN:
-                values[name] = self.pages.words.say(language, f"spoken.{str(value).replace(' ', '_')}")
+                values[name] = Naming(self.pages.words, language).spoken(str(value).replace(" ", "_")).text
             else:
                 values[name] = value
         return self.pages.words.say(language, f"difference.{difference.name}", **values)
@@ -158,7 +171,7 @@ class ControlRoom:
         if (payment_id := _read_id(text)) is None:
             return self._malformed(request, text)
         try:
-            journey = await self._timeline.read(payment_id)
+            journey = await self._journey(payment_id)
         except CodebankError as error:
             if error.code != Code.NOT_FOUND:
                 raise
@@ -167,26 +180,26 @@ class ControlRoom:
 
     async def payment_now(self, request: Request) -> Response:
         """Give the part of a payment's page that changes."""
-        journey = await self._timeline.read(_id_of(request))
+        journey = await self._journey(_id_of(request))
         html = self.pages.block(request, "payment.html", "now", self._journey_values(request, journey))
         return HTMLResponse(html, headers={"cache-control": "no-store"})
 
     async def payment_document(self, request: Request) -> Response:
         """Give one payment's journey as JSON."""
-        journey = await self._timeline.read(_id_of(request))
+        journey = await self._journey(_id_of(request))
         document = msgspec.to_builtins(journey) | {"is_complete": journey.is_complete}
         return Json(document, headers={"cache-control": "no-store"})
 
-    @property
-    def _timeline(self) -> Timeline:
-        return Timeline(self.sides, self.trail)
+    async def _journey(self, payment_id: UUID) -> Journey:
+        return await JourneyReader(self.sides, self.finder).read(payment_id)
 
     def _journey_values(self, request: Request, journey: Journey) -> dict[str, Any]:
-        jaeger = self.sides.settings.jaeger_url
+        jaeger, language = self.sides.settings.jaeger_url, self.pages.language(request)
         return {
             "journey": journey,
             "bars": bars_of(journey),
-            "count": partial(count_text, language=self.pages.language(request)),
+            "count": partial(count_text, language=language),
+            "naming": Naming(self.pages.words, language),
             "money": Money,
             "trace_url": f"{jaeger}/trace/{journey.trace_id}" if jaeger and journey.trace_id else "",
         }
@@ -202,7 +215,7 @@ class ControlRoom:
             raise CodebankError(
                 Code.UNAVAILABLE, f"a side does not answer: {type(error).__name__}", retry_after_seconds=5
             ) from error
-        return Json(proof_document(proof), headers={"cache-control": "no-store"})
+        return Json(proof.document(), headers={"cache-control": "no-store"})
 
 
 def _read_id(text: str) -> UUID | None:
@@ -217,22 +230,3 @@ def _id_of(request: Request) -> UUID:
     if found is None:
         raise invalid(Violation("id", "must be the id of a payment or an order, such as 01890000-…"))
     return found
-
-
-def proof_document(proof: Proof) -> dict[str, Any]:
-    """Show a proof as programs read it."""
-    return {
-        "agrees": proof.agrees,
-        "lag_events": proof.lag_events,
-        "parties": proof.parties,
-        "checks": [
-            {
-                "name": check.name,
-                "promise": check.promise,
-                "holds": check.holds,
-                "compared": check.compared,
-                "differences": [str(difference) for difference in check.differences],
-            }
-            for check in proof.checks
-        ],
-    }

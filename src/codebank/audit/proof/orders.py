@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from codebank.audit import store
 from codebank.audit.proof.reconcile import Check, Difference, check_of
-from codebank.audit.store import Sides
+from codebank.audit.store import payments as store
+from codebank.audit.store.sides import Sides, snapshot
+from codebank.events import PaymentStatus
 
 _PROMISE = "each paid order has one payment of its amount, and no payment of the shop is without an order"
+
+_STATES: Final = frozenset(PaymentStatus)
 
 
 @dataclass(slots=True)
@@ -24,7 +28,7 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Stray:
-    """An approved payment whose key may be an order's, and none was there when the orders were read."""
+    """A payment that took money, whose key may be an order's, and none was there when the orders were read."""
 
     order_id: UUID
     merchant_id: UUID
@@ -52,8 +56,8 @@ class Orders:
         """Read all orders: little of each, for there are as many as payments."""
         orders = cls()
         statuses: dict[str, str] = {}
-        async with store.snapshot(sides.checkout) as connection:
-            async for row in store.stream(connection, "select order_id, status, total_minor from orders"):
+        async with snapshot(sides.checkout) as checkout:
+            async for row in store.orders(checkout):
                 status = statuses.setdefault(row["status"], row["status"])
                 orders._orders[row["order_id"].int] = _Order(status, row["total_minor"])
         return orders
@@ -69,18 +73,19 @@ class Orders:
                 order.is_charged = True
                 self._merchants.add(payment["merchant_id"])
                 self._compare(order_id, order, payment)
-            elif payment["status"] == "approved":
+            elif _kept(payment):
                 values = (payment[name] for name in ("merchant_id", "payment_id", "amount_minor", "currency"))
                 self._strays.append(_Stray(order_id, *values))
 
     def _compare(self, order_id: UUID, order: _Order, payment: asyncpg.Record) -> None:
         status, amount_minor = payment["status"], payment["amount_minor"]
-        if order.status == "paid" and status != "approved":
+        # Of a state that has no name here nobody knows whether the money is still to come.
+        if order.status == "paid" and not _kept(payment) and status in _STATES:
             self._differences.append(Difference("order_unpaid", order=order_id, status=status))
         elif order.status == "paid" and amount_minor != order.total_minor:
             amounts = {"amount_minor": order.total_minor, "charged_minor": amount_minor}
             self._differences.append(Difference("order_amount", payment["currency"], order=order_id, **amounts))
-        elif order.status in ("declined", "cancelled") and status == "approved":
+        elif order.status in ("declined", "cancelled") and _kept(payment):
             self._differences.append(Difference("order_approved", order=order_id, status=order.status))
 
     async def check(self, sides: Sides) -> Check:
@@ -91,16 +96,18 @@ class Orders:
             if order.status == "paid" and not order.is_charged
         ]
         strays = [stray for stray in self._strays if stray.merchant_id in self._merchants]
-        came_later = await sides.checkout.fetch(
-            "select order_id from orders where order_id = any($1)", [stray.order_id for stray in strays]
-        )
-        known = {row["order_id"] for row in came_later}
+        known = await store.known_orders(sides.checkout, [stray.order_id for stray in strays])
         self._differences += [
             Difference("no_order", stray.currency, payment=stray.payment_id, amount_minor=stray.amount_minor)
             for stray in strays
             if stray.order_id not in known
         ]
         return check_of("orders", _PROMISE, len(self._orders), self._differences)
+
+
+def _kept(payment: asyncpg.Record) -> int:
+    """Say how much of a payment was charged and not given back."""
+    return int(payment["captured_minor"] - payment["refunded_minor"])
 
 
 def _order_id(key: str) -> UUID | None:

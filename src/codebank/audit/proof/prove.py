@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from codebank.audit import store
 from codebank.audit.proof.orders import Orders
-from codebank.audit.proof.partition import Comparison, read_portion
+from codebank.audit.proof.partition import Comparison, read_partition
 from codebank.audit.proof.reconcile import Check, Difference, Proof, check_of
 from codebank.audit.proof.search import read_indexed
-from codebank.audit.store import SIDE_ERRORS, Sides
+from codebank.audit.store import ledger
+from codebank.audit.store import payments as store
+from codebank.audit.store.sides import SIDE_ERRORS, Sides, open_sides, snapshot
 from codebank.errors import Code, CodebankError
 from codebank.eventlog.log import PARTITIONS, partition_of_account
 from codebank.runtime.postgres.pool import Connection
@@ -20,7 +21,7 @@ from codebank.settings import Settings
 async def prove_once(settings: Settings) -> Proof:
     """Open every side, prove, and close. Raises CodebankError where a side does not answer."""
     try:
-        async with store.open_sides(settings) as sides:
+        async with open_sides(settings) as sides:
             return await prove(sides)
     except SIDE_ERRORS as error:
         raise CodebankError(
@@ -31,29 +32,29 @@ async def prove_once(settings: Settings) -> Proof:
 async def prove(sides: Sides) -> Proof:
     """Compare all sides. Safe under load: what is on its way is lag, not a difference.
 
-    The ledger is proven as a whole, where it lies. What is compared payment by payment is read portion by portion, so
-    memory follows the largest portion, and of the others only what an order needs. Orders are read before the bank:
-    an ended order's payment must be there. How far the connector came is read before the index that it fills, and that
+    The ledger is proven as a whole, where it lies. What is compared payment by payment is read partition by partition,
+    so memory follows the largest one, and of the others only what an order needs. Orders are read before the bank: an
+    ended order's payment must be there. How far the connector came is read before the index that it fills, and that
     before the bank.
     """
     orders = await Orders.read(sides)
     indexed = await read_indexed(sides)
     accounts = await _accounts(sides)
-    async with store.snapshot(sides.bank) as bank:
-        ledger = [await _check_balance(bank), await _check_used(bank), await _check_moved(bank)]
+    async with snapshot(sides.bank) as bank:
+        checks = [await _check_balance(bank), await _check_used(bank), await _check_moved(bank)]
         chain = await _check_chain(bank)
     comparison, lag = Comparison(), 0
     for partition in range(PARTITIONS):
         committed = indexed.committed.get(partition, 0) if indexed else 0
-        portion = await read_portion(sides, partition, accounts.get(partition, ()), committed)
-        lag += portion.lag
-        comparison.add(portion)
-        orders.compare(portion.payments.values())
+        found = await read_partition(sides, partition, accounts.get(partition, ()), committed)
+        lag += found.lag
+        comparison.add(found)
+        orders.compare(found.payments.values())
         if indexed:
-            indexed.compare(partition, portion.payments, portion.events)
+            indexed.compare(partition, found.payments, found.events)
         # Only one at a time.
-        del portion
-    checks = [*ledger, *comparison.checks(), await orders.check(sides), chain]
+        del found
+    checks += [*comparison.checks(), await orders.check(sides), chain]
     parties: tuple[str, ...] = ("orders", "ledger", "log", "statement")
     if indexed:
         parties = (*parties, "search index")
@@ -71,7 +72,7 @@ async def _accounts(sides: Sides) -> Mapping[int, Sequence[UUID]]:
 
 
 async def _check_balance(bank: Connection) -> Check:
-    rows = await store.trial_balance(bank)
+    rows = await ledger.trial_balance(bank)
     differences = []
     for currency in {row["currency"] for row in rows}:
         debit = sum(row["debit"] for row in rows if row["currency"] == currency)
@@ -80,9 +81,9 @@ async def _check_balance(bank: Connection) -> Check:
             differences.append(Difference("unbalanced", currency, debit_minor=debit, credit_minor=credit))
     differences += [
         Difference("orphan_entry", number=row["entry_number"], account=row["account_id"])
-        for row in await store.orphan_entries(bank)
+        for row in await ledger.orphan_entries(bank)
     ]
-    count = await bank.fetchval("select count(*) from entry")
+    count = await ledger.count_of(bank, "entry")
     return check_of("balance", "debits equal credits, and every entry has its payment", count, differences)
 
 
@@ -96,9 +97,9 @@ async def _check_used(bank: Connection) -> Check:
             limit_minor=row["limit_minor"],
             moved_minor=row["moved"],
         )
-        for row in await store.broken_balances(bank)
+        for row in await ledger.broken_balances(bank)
     ]
-    count = await bank.fetchval("select count(*) from account")
+    count = await ledger.count_of(bank, "account")
     return check_of("used", "each account's used amount is what its entries say, within its limit", count, differences)
 
 
@@ -109,20 +110,21 @@ async def _check_moved(bank: Connection) -> Check:
             row["currency"],
             payment=row["payment_id"],
             status=row["status"],
-            amount_minor=row["amount_minor"],
+            amount_minor=row["captured_minor"],
             count=row["count"],
             charged_minor=row["charged"],
             returned_minor=row["returned"],
         )
-        for row in await store.payments_moved_wrongly(bank)
+        for row in await ledger.payments_moved_wrongly(bank)
     ]
-    promise = "an approved payment moved its amount once, a declined one nothing, a returned one there and back"
-    return check_of("moved", promise, await bank.fetchval("select count(*) from payment"), differences)
+    promise = "what was captured of a payment was charged once, what was given back returned once, and nothing else"
+    return check_of("moved", promise, await ledger.count_of(bank, "payment"), differences)
 
 
 async def _check_chain(bank: Connection) -> Check:
     differences = [
-        Difference("chain", account=account_id, number=number) async for account_id, number in store.broken_chains(bank)
+        Difference("chain", account=account_id, number=number)
+        async for account_id, number in ledger.broken_chains(bank)
     ]
-    count = await bank.fetchval("select count(*) from account")
+    count = await ledger.count_of(bank, "account")
     return check_of("chain", "the hash chain of every account's entries verifies", count, differences)

@@ -14,10 +14,10 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.audit import store
-from codebank.audit.proof.events import Events
+from codebank.audit.proof.events import PartitionEvents
 from codebank.audit.proof.reconcile import Difference, Findings, PaymentFact, compare_payments
-from codebank.audit.store import Sides
+from codebank.audit.store import payments as store
+from codebank.audit.store.sides import Sides
 from codebank.civil import SAO_PAULO, local_day
 from codebank.eventlog.log import partition_of_account
 from codebank.events import PAYMENTS_TOPIC
@@ -40,8 +40,8 @@ class Indexed:
     ahead: int = 0
     findings: Findings = field(default_factory=lambda: Findings("search", _PROMISE))
 
-    def compare(self, partition: int, payments: Mapping[UUID, asyncpg.Record], events: Events) -> None:
-        """Compare a portion's payments of the days in question with their documents.
+    def compare(self, partition: int, payments: Mapping[UUID, asyncpg.Record], events: PartitionEvents) -> None:
+        """Compare a partition's payments of the days in question with their documents.
 
         `events` is what the bank says of them: a payment that the connector has not surely written may be missing.
         """
@@ -75,12 +75,17 @@ async def read_indexed(sides: Sides) -> Indexed | None:
         day for day, status in bank.keys() | indexed.keys() if bank.get((day, status)) != indexed.get((day, status))
     }
     documents: dict[int, list[PaymentFact]] = {}
+    unreadable = []
     if days:
         async for document in sides.search.states(sorted(days)):
-            fact = _fact(document)
+            try:
+                fact = _fact(document)
+            except (TypeError, ValueError):
+                unreadable.append(Difference("document", document=document["payment_id"]))
+                continue
             documents.setdefault(partition_of_account(fact.account_id), []).append(fact)
     found = Indexed(committed, days, documents)
-    found.findings.add(sum(total.count for total in indexed.values()), ())
+    found.findings.add(sum(total.count for total in indexed.values()), unreadable)
     return found
 
 
