@@ -1,4 +1,4 @@
-"""Money: whole minor units, one known currency, and how people and machines read it."""
+"""Money: whole minor units, one currency, and how people and machines read it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,27 @@ def test_trap_a25_the_largest_amount_is_exact() -> None:
     assert AMOUNT_MINOR_MAX > 2**32
 
 
-@pytest.mark.parametrize("currency", ["", "brl", "ZZZ", "BRLL", "R$"])
-def test_an_unknown_currency_is_refused(currency: str) -> None:
-    with pytest.raises(ValueError, match="unknown currency"):
-        Money(1, currency)
+@pytest.mark.parametrize("wrong", [None, 986, b"BRL", ["BRL"]])
+def test_a_currency_is_a_code_and_nothing_else(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="a currency is a code"):
+        Money(1, wrong)
+
+
+@pytest.mark.parametrize(
+    ("currency", "language", "text"),
+    [
+        ("ZZZ", "pt", "−ZZZ\u00a0123.456\u00a0unidades menores"),
+        ("ZZZ", "en", "−ZZZ\u00a0123,456\u00a0minor units"),
+        ("points", "en", "−points\u00a0123,456\u00a0minor units"),
+    ],
+)
+def test_trap_c04_an_amount_of_an_unknown_currency_is_written_in_minor_units_and_says_so(
+    currency: str, language: str, text: str
+) -> None:
+    amount = Money(-123_456, currency)
+
+    assert format_money(amount, language) == text
+    assert decimal_text(amount) == "-123456 minor"
 
 
 @pytest.mark.parametrize(
