@@ -17,8 +17,9 @@ _OPEN = """do $$ declare one record; begin
 end $$;"""
 
 
-async def let_the_future_in(databases: Databases, paid: str, refused: str) -> None:
-    """Give two payments, their orders and all accounts and cards states, codes and a currency of a newer bank."""
+async def let_the_future_in(databases: Databases, paid: str, refused: str, shipped: str) -> None:
+    """Give payments, all accounts and cards, and one order states, codes and a currency of a newer bank."""
+    contested = f"('{paid}', '{shipped}')"
     await hurt(
         databases.dsn("bank", "postgres"),
         f"{_OPEN} alter table payment add column contested_minor bigint default 7;"
@@ -26,21 +27,23 @@ async def let_the_future_in(databases: Databases, paid: str, refused: str) -> No
         " update account set status = 'frozen', currency = 'XTS' where kind = 'cardholder';"
         " update card set status = 'melted';"
         " update payment set status = 'contested', currency = 'XTS', version = 1, captured_minor = amount_minor"
-        f" where payment_id = '{paid}';"
+        f" where payment_id in {contested};"
         " update payment set status = 'deferred', decline_code = 'moon_phase', version = 1, captured_minor = 0"
         f" where payment_id = '{refused}'",
     )
     await hurt(
         databases.dsn("statement", "postgres"),
-        f"{_OPEN} update line set status = 'contested', currency = 'XTS' where payment_id = '{paid}';"
+        f"{_OPEN} update line set status = 'contested', currency = 'XTS' where payment_id in {contested};"
         f" update line set status = 'deferred', decline_code = 'moon_phase' where payment_id = '{refused}';"
         " update account set status = 'frozen', currency = 'XTS'",
     )
     await hurt(
         databases.dsn("checkout", "postgres"),
-        f"{_OPEN} update orders set status = 'shipped', currency = 'XTS' where payment_id = '{paid}'",
+        f"{_OPEN} update orders set status = 'shipped', currency = 'XTS' where payment_id = '{shipped}'",
     )
-    await _rewrite_the_log(databases, {paid: ("contested", None), refused: ("deferred", "moon_phase")})
+    await _rewrite_the_log(
+        databases, {paid: ("contested", None), shipped: ("contested", None), refused: ("deferred", "moon_phase")}
+    )
 
 
 async def _rewrite_the_log(databases: Databases, states: dict[str, tuple[str, str | None]]) -> None:

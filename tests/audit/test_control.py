@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -118,28 +120,76 @@ async def test_unknown_and_malformed_ids_say_so(databases: Databases) -> None:
     assert (no_document.status_code, bad_document.status_code) == (404, 422)
 
 
-@pytest.mark.parametrize("away", ["checkout", "bank", "statement", "log"])
-async def test_a_side_that_is_away_is_named_and_nothing_breaks(databases: Databases, away: str) -> None:
+@pytest.mark.parametrize("side", ["checkout", "bank", "statement", "log"])
+async def test_a_side_that_is_away_is_named_and_nothing_breaks(databases: Databases, side: str) -> None:
     async with running_system(databases) as system:
         order = await buy(system)
         await system.proven()
-        async with control_room(system) as browser:
-            name, keeper = databases.names[away], databases.server.dsn("postgres", "postgres")
-            await hurt(keeper, f'alter database "{name}" with allow_connections false')
-            await hurt(
-                keeper,
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                f" where datname = '{name}' and usename = 'audit'",
-            )
-            try:
-                answers = [await browser.get(path) for path in ("/", "/now", f"/payments/{order['payment_id']}")]
-                proof = await browser.get("/api/proof")
-            finally:
-                await hurt(keeper, f'alter database "{name}" with allow_connections true')
+        async with control_room(system) as browser, away(databases, side):
+            answers = [await browser.get(path) for path in ("/", "/now", f"/payments/{order['payment_id']}")]
+            proof = await browser.get("/api/proof")
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert proof.status_code == 503
     assert "não responde agora" in answers[2].text.lower()
+
+
+@contextlib.asynccontextmanager
+async def away(databases: Databases, side: str) -> AsyncIterator[None]:
+    """Close a database to everybody, as its keeper would."""
+    name, keeper = databases.names[side], databases.server.dsn("postgres", "postgres")
+    await hurt(keeper, f'alter database "{name}" with allow_connections false')
+    await hurt(
+        keeper, f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and usename = 'audit'"
+    )
+    try:
+        yield
+    finally:
+        await hurt(keeper, f'alter database "{name}" with allow_connections true')
+
+
+async def test_trap_c11_a_proof_that_nobody_renews_is_not_shown_as_one_of_now(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codebank.audit.control.web._PROOF_SECONDS", 0.02)
+    async with running_system(databases, "bank", "checkout", "audit") as system, control_room(system) as browser:
+
+        async def shown(words: str) -> str:
+            async with asyncio.timeout(20):
+                while words not in (page := (await browser.get("/now")).text):
+                    await asyncio.sleep(0.02)
+            return page
+
+        await shown("Todos concordam")
+        async with away(databases, "statement"):
+            page = await shown("Sem prova nova")
+        await shown("Todos concordam")
+        # What is known to differ is still told while nobody can look again.
+        await hurt(databases.dsn("bank", "postgres"), "update account set sequence = sequence + 1")
+        await shown("Há diferenças")
+        async with away(databases, "statement"):
+            differs = await shown("Uma parte não responde")
+
+    assert "Todos concordam" not in page
+    assert "Provado às" in page
+    assert "Há diferenças" in differs
+
+
+async def test_trap_c02_a_fault_of_the_proof_ends_the_role_and_is_no_side_that_is_away(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codebank.audit.control.web._PROOF_SECONDS", 0.02)
+    async with running_system(databases, "audit") as system:
+        task, _ = system.running.pop("audit")
+        await hurt(databases.dsn("checkout", "postgres"), "alter table orders rename column total_minor to sum_minor")
+        try:
+            with pytest.raises(asyncpg.UndefinedColumnError, match="total_minor"):
+                async with asyncio.timeout(20):
+                    await task
+        finally:
+            await hurt(
+                databases.dsn("checkout", "postgres"), "alter table orders rename column sum_minor to total_minor"
+            )
 
 
 async def test_the_room_shows_rates_links_and_differences_in_the_readers_words(databases: Databases) -> None:

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from codebank.audit.store.ledger import broken_balances, payments_moved_wrongly
 from codebank.machine.postgres import EmbeddedPostgres
 from tests.audit.future import let_the_future_in
 from tests.audit.test_control import REFUSED, buy, control_room
@@ -34,26 +35,26 @@ async def test_values_without_a_name_are_proven_and_shown_with_their_code(
     databases: Databases, language: str, state: str, reason: str
 ) -> None:
     async with running_system(databases, *ROLES) as system:
-        paid, refused = await buy(system), await buy(system, REFUSED)
+        paid, refused, shipped = await buy(system), await buy(system, REFUSED), await buy(system)
         await system.proven()
-        await let_the_future_in(databases, paid["payment_id"], refused["payment_id"])
+        await let_the_future_in(databases, *(one["payment_id"] for one in (paid, refused, shipped)))
 
         proof = await system.prove()
         async with control_room(system, language) as browser:
             room = await browser.get("/")
             flow = await browser.get("/api/flow")
-            pages = [await browser.get(f"/payments/{one['payment_id']}") for one in (paid, refused)]
+            pages = [await browser.get(f"/payments/{one['payment_id']}") for one in (paid, refused, shipped)]
             documents = [await browser.get(f"/api/payments/{one['id']}") for one in (paid, refused)]
 
     assert (proof.agrees, proof.lag_events) == (True, 0), broken(proof)
-    assert [answer.status_code for answer in (room, flow, *pages, *documents)] == [200] * 6
+    assert [answer.status_code for answer in (room, flow, *pages, *documents)] == [200] * 7
     for page in (room.text, pages[0].text):
         assert f'{state} <code class="small">contested</code>' in page
         assert "XTS" in page
     for page in (room.text, pages[1].text):
         assert f'{reason} <code class="small">moon_phase</code>' in page
-    assert f'{state} <code class="small">shipped</code>' in pages[0].text
-    assert flow.json()["payments"] == {"contested": 1, "deferred": 1}
+    assert f'{state} <code class="small">shipped</code>' in pages[2].text
+    assert flow.json()["payments"] == {"contested": 2, "deferred": 1}
     assert [(one.json()["status"], one.json()["is_complete"]) for one in documents] == [
         ("contested", True), ("deferred", True),
     ]  # fmt: skip
@@ -61,9 +62,9 @@ async def test_values_without_a_name_are_proven_and_shown_with_their_code(
 
 async def test_a_state_without_a_name_that_differs_between_sides_is_a_difference(databases: Databases) -> None:
     async with running_system(databases, *ROLES) as system:
-        paid, refused = await buy(system), await buy(system, REFUSED)
+        paid, refused, shipped = await buy(system), await buy(system, REFUSED), await buy(system)
         await system.proven()
-        await let_the_future_in(databases, paid["payment_id"], refused["payment_id"])
+        await let_the_future_in(databases, *(one["payment_id"] for one in (paid, refused, shipped)))
         await hurt(
             databases.dsn("statement", "postgres"), "update line set status = 'approved' where status <> 'deferred'"
         )
@@ -105,8 +106,6 @@ async def test_what_a_payment_without_a_name_may_hold_is_no_difference_and_more_
         f" created_at, updated_at) values ('{payment_id}', '{payment_id}', gen_random_uuid(), 'k', 'held', 300, 'BRL',"
         " 0, 1, 1, '', '', '5462', '', '', now(), now())",
     )
-    from codebank.audit.store.ledger import broken_balances, payments_moved_wrongly
-
     held = await broken_balances(bank)
     await bank.execute("update account set used_minor = 301")
     more = await broken_balances(bank)

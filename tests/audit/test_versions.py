@@ -10,7 +10,7 @@ import pytest
 
 from codebank.audit.proof.events import PartitionEvents
 from codebank.audit.proof.partition import Comparison, PartitionSides, StatementSide
-from codebank.audit.store.ledger import payments_moved_wrongly
+from codebank.audit.store.ledger import orphan_entries, payments_moved_wrongly
 from codebank.eventlog.log import Record, partition_of_account
 from codebank.events import Event
 from tests.audit.test_proof import hurt
@@ -133,8 +133,6 @@ async def write(bank: asyncpg.Connection, row: tuple[Any, ...], entries: list[tu
 
 
 async def test_an_entry_may_belong_to_something_else_than_a_payment(databases: Databases) -> None:
-    from codebank.audit.store.ledger import orphan_entries
-
     await hurt(
         databases.dsn("bank", "postgres"),
         "insert into entry (account_id, entry_number, debit_kind, debit_id, credit_kind, credit_id, amount_minor,"

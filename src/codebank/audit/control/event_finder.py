@@ -33,7 +33,7 @@ class EventFinder:
     async def find(
         self, account_id: UUID, payment_id: UUID, moments: Sequence[datetime], count: int, *, waiting: int
     ) -> list[SeenEvent]:
-        """Find the payment's events: `count` of them, made at these moments; `waiting` of them may not be there yet."""
+        """Find the payment's events in order: `count` of them, of these moments; `waiting` may not be there yet."""
         search = _Search(self.log, key_of(account_id), payment_id, self._remembered(payment_id), count)
         for moment in moments:
             if not search.is_over:
@@ -41,7 +41,7 @@ class EventFinder:
         if len(search.found) < count - waiting:
             # A clock that was set back has put them where nobody would look for their time.
             await search.look_before(moments[0])
-        return list(search.found.values())
+        return [search.found[number] for number in sorted(search.found)]
 
     def _remembered(self, payment_id: UUID) -> dict[int, SeenEvent]:
         found = self._found.setdefault(payment_id, {})
