@@ -77,6 +77,14 @@ def test_a_change_whose_event_was_not_found_waits_in_its_place() -> None:
     assert [stage.at for stage in journey.stages if stage.name == "bank"] == [at(1), None, None, at(4)]
 
 
+def test_a_change_that_nobody_has_told_yet_waits_at_the_end() -> None:
+    journey = journey_of(sides_of(4, [seen(1, "approved"), seen(2, "captured")]))
+
+    assert journey is not None
+    assert standing(journey.stages, "event") == [Standing.DONE] * 2 + [Standing.WAITING] * 2
+    assert [stage.at for stage in journey.stages if stage.name == "bank"] == [at(1), at(2), None, at(4)]
+
+
 def test_a_decline_that_nobody_here_can_name_is_still_a_refusal() -> None:
     sides = sides_of(1, [])
     assert sides.payment is not None
@@ -157,6 +165,7 @@ async def test_a_payment_that_changed_four_times_is_followed_through_all_of_it(d
     async with running_system(databases, "bank", "checkout", "relay", "projector", "audit") as system:
         order = await buy(system)
         await system.proven()
+        await system.stop("projector")
         await change_by_hand(databases, order["payment_id"], 4)
         await hurt(
             databases.dsn("statement", "postgres"),

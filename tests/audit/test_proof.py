@@ -108,6 +108,7 @@ HARM = [
     ("log", "insert into record select topic, partition, \"offset\" + 9999, key, value, headers from record", ["log"]),
     ("statement", "update line set account_id = gen_random_uuid() where status = 'approved'", ["statement"]),
     ("checkout", "delete from order_line; delete from orders where status = 'paid'", ["orders"]),
+    ("checkout", "update orders set status = 'cancelled' where status = 'paid'", ["orders"]),
     ("checkout", "update orders set total_minor = total_minor + 1 where status = 'paid'", ["orders"]),
     ("checkout", "update orders set status = 'paid', decline_code = null, payment_id = gen_random_uuid()"
      " where status = 'declined'", ["orders"]),
