@@ -42,6 +42,7 @@ async def prove(sides: Sides) -> Proof:
     accounts = await _accounts(sides)
     async with snapshot(sides.bank) as bank:
         checks = [await _check_balance(bank), await _check_used(bank), await _check_moved(bank)]
+        checks.append(await _check_keys(bank))
         chain = await _check_chain(bank)
     comparison, lag = Comparison(), 0
     for partition in range(PARTITIONS):
@@ -119,6 +120,15 @@ async def _check_moved(bank: Connection) -> Check:
     ]
     promise = "what was captured of a payment was charged once, what was given back returned once, and nothing else"
     return check_of("moved", promise, await ledger.count_of(bank, "payment"), differences)
+
+
+async def _check_keys(bank: Connection) -> Check:
+    differences = [
+        Difference("key" if row["has_no_payment"] else "no_key", payment=row["payment_id"])
+        for row in await ledger.broken_keys(bank)
+    ]
+    promise = "each payment has taken its key, so a repeat finds it, and no key tells of another"
+    return check_of("keys", promise, await ledger.count_of(bank, "payment"), differences)
 
 
 async def _check_chain(bank: Connection) -> Check:

@@ -21,6 +21,8 @@ SENTENCES: Final = {
     "used": "account {account}: used {used_minor} of {limit_minor}, entries say {moved_minor}",
     "moved": "payment {payment} {status} {amount_minor}: {count} entries, charged {charged_minor},"
     " returned {returned_minor}",
+    "no_key": "payment {payment} has not taken its key: a repeat would charge again",
+    "key": "a key was taken by payment {payment}, which does not exist",
     "changes": "payment {payment} {status} changed {version} times, {count} events tell of it",
     "last_event": "payment {payment} is {status}, its last event says {other_status}",
     "no_payment": "event of payment {payment}: no such payment",

@@ -82,6 +82,17 @@ async def orphan_entries(bank: Connection) -> list[asyncpg.Record]:
     )
 
 
+async def broken_keys(bank: Connection) -> list[asyncpg.Record]:
+    """Find payments that have not taken their key, and keys taken by payments that do not exist."""
+    return await bank.fetch(
+        "select coalesce(p.payment_id, k.payment_id) as payment_id, p.payment_id is null as has_no_payment"
+        " from payment p full join (select merchant_id, key, payment_id from idempotency_key"
+        " where payment_id is not null) k"
+        " on (p.merchant_id, p.idempotency_key, p.payment_id) = (k.merchant_id, k.key, k.payment_id)"
+        " where p.payment_id is null or k.payment_id is null limit 100"
+    )
+
+
 async def broken_chains(bank: Connection) -> AsyncIterator[tuple[UUID, int]]:
     """Find accounts whose hash chain does not verify, with the first entry that does not follow."""
     last = {
