@@ -108,7 +108,7 @@ class JourneyReader:
         if self.sides.search is None:
             return None
         document = await self.sides.search.find(payment_id)
-        if document is None:
+        if document is None or not isinstance(document["sequence"], int):
             return None
         written_at = document["occurred_at"] + timedelta(milliseconds=document["index_delay_milliseconds"] or 0)
         return {"sequence": document["sequence"], "written_at": written_at}
