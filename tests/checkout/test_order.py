@@ -154,8 +154,8 @@ def test_trap_b18_a_card_is_good_to_the_end_of_its_month_and_month_and_year_coun
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("12/34", (12, 2034)), ("1/34", (1, 2034)), ("01 / 2034", (1, 2034)), ("1234", (12, 2034)),
-    ("122034", (12, 2034)), ("134", None), ("", None), ("12/3", None),
+    ("12/34", (2034, 12)), ("1/34", (2034, 1)), ("01 / 2034", (2034, 1)), ("1234", (2034, 12)),
+    ("122034", (2034, 12)), ("134", None), ("", None), ("12/3", None),
     ("12/34\x00", None), ("¹/34", None),
 ])  # fmt: skip
 def test_an_expiry_is_read_as_people_write_it(text: str, expected: tuple[int, int] | None) -> None:

@@ -207,9 +207,9 @@ def check_card(card: CardInput, now: datetime) -> list[Violation]:
 
 
 def read_expiry(text: str) -> tuple[int, int] | None:
-    """Read `MM/AA`, or the same without the slash, as month and year; None where it is neither."""
+    """Read `MM/AA`, or the same without the slash, as year and month; None where it is neither."""
     match = _EXPIRY.fullmatch(text)
     if match is None:
         return None
     year = int(match[3])
-    return int(match[1] or match[2]), year if year >= 100 else 2000 + year
+    return year if year >= 100 else 2000 + year, int(match[1] or match[2])

@@ -198,8 +198,8 @@ def _read_card(form: dict[str, str]) -> tuple[CardInput, set[str]]:
     expiry = read_expiry(form.get("expiry", ""))
     card = CardInput(
         number=number,
-        expiry_month=expiry[0] if expiry else 0,
-        expiry_year=expiry[1] if expiry else 0,
+        expiry_month=expiry[1] if expiry else 0,
+        expiry_year=expiry[0] if expiry else 0,
         cvv=form.get("cvv", "").strip(),
     )
     wrong = {_FORM_FIELDS[violation.field] for violation in check_card(card, utc_now())}
