@@ -22,6 +22,7 @@ from codebank.checkout.order import (
     Outcome,
     Unknown,
     check_card,
+    description_of,
     read_expiry,
     settle,
     should_cancel,
@@ -160,6 +161,33 @@ def test_trap_b18_a_card_is_good_to_the_end_of_its_month_and_month_and_year_coun
 ])  # fmt: skip
 def test_an_expiry_is_read_as_people_write_it(text: str, expected: tuple[int, int] | None) -> None:
     assert read_expiry(text) == expected
+
+
+def bought(*lines: tuple[int, str]) -> Order:
+    made = (OrderLine(product="x", name=name, quantity=quantity, unit_price_minor=1) for quantity, name in lines)
+    return replace(an_order(), lines=tuple(made))
+
+
+@pytest.mark.parametrize(("lines", "expected"), [
+    ([(1, "Café especial")], "Café especial"),
+    ([(2, "Caneca esmaltada"), (1, "Café especial")], "2 × Caneca esmaltada, Café especial"),
+    ([(1, "a\x00b\tc\n\x85d")], "a b c d"),
+    ([(1, "a\u202eb\ud800c\u2028d")], "a b c d"),
+    ([(3, " \x07 ")], "3 × x"),
+    ([(1, "é" * 140)], "é" * 140),
+    ([(1, "é" * 141)], "é" * 139 + "…"),
+    ([(1, "é" * 138 + " longer")], "é" * 138 + "…"),
+])  # fmt: skip
+def test_what_was_bought_is_said_in_what_the_bank_takes(lines: list[tuple[int, str]], expected: str) -> None:
+    assert description_of(bought(*lines)) == expected
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.text()), min_size=1, max_size=20))
+def test_a_description_is_clean_and_of_bounded_length_whatever_is_sold(lines: list[tuple[int, str]]) -> None:
+    text = description_of(bought(*lines))
+
+    assert 1 <= len(text) <= 140
+    assert text.isprintable()
 
 
 def test_a_card_never_shows_itself_in_a_log() -> None:

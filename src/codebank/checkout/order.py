@@ -179,9 +179,18 @@ def total_of(lines: Sequence[OrderLine]) -> Money:
 
 
 def description_of(order: Order) -> str:
-    """Say what was bought, as the cardholder shall read it: `2 × Caneca esmaltada, Café especial`."""
-    text = ", ".join(f"{line.quantity} × {line.name}" if line.quantity > 1 else line.name for line in order.lines)
-    return text if len(text) <= DESCRIPTION_LENGTH_MAX else text[: DESCRIPTION_LENGTH_MAX - 1] + "…"
+    """Say what was bought, as the cardholder shall read it: `2 × Caneca esmaltada, Café especial`.
+
+    Made of what the order keeps and nothing else: each try must ask the bank for the same.
+    """
+    names = [(line.quantity, _printable(line.name) or line.product) for line in order.lines]
+    text = ", ".join(f"{quantity} × {name}" if quantity > 1 else name for quantity, name in names)
+    return text if len(text) <= DESCRIPTION_LENGTH_MAX else text[: DESCRIPTION_LENGTH_MAX - 1].rstrip() + "…"
+
+
+def _printable(text: str) -> str:
+    """Put a space for each run of what has no shape of its own: the bank refuses control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def split(total_minor: int, parcelas: int) -> list[int]:
