@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from codebank.checkout import service
+from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from tests.checkout.shop import (
     APPROVED,
@@ -102,6 +105,38 @@ async def test_the_same_key_with_another_order_is_refused_and_nothing_moves(
     assert again.json() == first.json()
     assert again.headers["idempotency-replayed"] == "true"
     assert len(await payments_of(shop_settings)) == 1
+
+
+@pytest.mark.parametrize("change", [
+    "update product set price_minor = price_minor + 1",
+    "delete from product where slug = 'cafe-especial'",
+])  # fmt: skip
+async def test_trap_c06_a_repeat_is_answered_with_its_order_whatever_the_catalogue_says_by_now(
+    api: httpx.AsyncClient, shop_settings: Settings, change: str
+) -> None:
+    first = await order(api)
+    keeper = await connect(shop_settings.database_url("checkout"))
+    await keeper.execute(change)
+    await keeper.close()
+
+    again = await order(api)
+
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_trap_c06_a_repeat_is_answered_with_its_order_when_the_card_has_expired_meanwhile(
+    api: httpx.AsyncClient, shop_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await order(api)
+    monkeypatch.setattr(service, "utc_now", lambda: datetime(2035, 1, 2, tzinfo=UTC))
+
+    again = await order(api)
+    new = await order(api, "another key")
+
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert [error["field"] for error in new.json()["errors"]] == ["card.expiry_month"]
+    assert len(await orders_of(shop_settings)) == 1
 
 
 async def test_trap_a10_a_lost_answer_is_asked_for_again_with_the_same_key_and_charges_once(

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
+from codebank.checkout import web
+from codebank.checkout.order import description_of
+from codebank.checkout.store import find_order
+from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from tests.checkout.shop import (
     APPROVED,
@@ -84,6 +89,44 @@ async def test_trap_a11_double_click_refresh_back_and_two_tabs_pay_once(
     assert {answer.headers["location"] for answer in (*clicks, second_tab, back)} == {clicks[0].headers["location"]}
     assert len(await orders_of(shop_settings)) == 1
     assert len(await payments_of(shop_settings)) == 1
+
+
+async def test_trap_c06_a_page_sent_again_finds_its_order_when_the_card_has_expired_and_the_price_has_changed(
+    browsers: Browsers, shop_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = browsers()
+    await fill_basket(browser)
+    form = await payment_form(browser)
+    sent = await browser.post("/payment", data=form)
+    keeper = await connect(shop_settings.database_url("checkout"))
+    await keeper.execute("update product set price_minor = price_minor + 1")
+    await keeper.close()
+    monkeypatch.setattr(web, "utc_now", lambda: datetime(2035, 1, 2, tzinfo=UTC))
+
+    again = await browser.post("/payment", data=form)
+
+    assert (again.status_code, again.headers["location"]) == (303, sent.headers["location"])
+    assert len(await orders_of(shop_settings)) == 1
+
+
+async def test_the_bank_is_told_the_same_of_an_order_whatever_language_the_buyer_turns_to(
+    browsers: Browsers, shop_settings: Settings
+) -> None:
+    browser = browsers()
+    await fill_basket(browser, "caneca-esmaltada", 2)
+    form = await payment_form(browser)
+    sent = await browser.post("/payment", data=form)
+
+    await browser.post("/preferences", data={"language": "en", "return_to": "/"})
+    again = await browser.post("/payment", data=form)
+
+    keeper = await connect(shop_settings.database_url("checkout"))
+    stored = await find_order(keeper, key=f"page:{form['attempt']}")
+    await keeper.close()
+    assert stored is not None
+    assert again.headers["location"] == sent.headers["location"]
+    assert [payment["description"] for payment in await payments_of(shop_settings)] == ["2 × Caneca esmaltada"]
+    assert description_of(stored.order) == "2 × Caneca esmaltada"
 
 
 async def test_trap_a14_a_basket_that_changed_meanwhile_is_not_charged(

@@ -74,6 +74,12 @@ class Shop:
     secret: str
     resolve_after_seconds: int
 
+    async def find_attempt(self, basket_id: UUID, attempt_key: UUID) -> Order | None:
+        """Find the order that a page made before."""
+        async with self.pool.acquire() as connection:
+            stored = await store.find_order(connection, key=f"page:{attempt_key}")
+        return stored.order if stored is not None and stored.basket_id == basket_id else None
+
     async def place_basket(
         self, basket_id: UUID, attempt_key: UUID, total_minor: int, card: CardInput, parcelas: int, language: str
     ) -> Placed:
@@ -84,9 +90,9 @@ class Shop:
         key = f"page:{attempt_key}"
         async with self.pool.acquire() as connection, connection.transaction():
             basket = await store.read_basket(connection, basket_id, lock=True)
-            kept = await store.find_order(connection, key=key)
-            if kept is not None and kept.basket_id == basket_id:
-                return Placed(kept.order, is_new=False)
+            stored = await store.find_order(connection, key=key)
+            if stored is not None and stored.basket_id == basket_id:
+                return Placed(stored.order, is_new=False)
             if basket is None or basket.attempt_key != attempt_key:
                 raise StaleAttempt
             if not basket.lines:
@@ -101,25 +107,28 @@ class Shop:
     async def place_items(self, key: str, items: Sequence[Item], card: CardInput, parcelas: int) -> Placed:
         """Make an order of REST, once per key.
 
+        The key comes first: a repeat is answered with its order, whatever card, catalogue or prices would say by now.
         Raises CodebankError where a field is wrong, or where the key made another order.
         """
-        if violations := check_card(card, utc_now()):
-            raise invalid(*violations)
         request_hash = self._hash(items, card, parcelas)
         async with self.pool.acquire() as connection, connection.transaction():
-            lines = await _priced(connection, items)
-            order = self._new_order(lines, card, parcelas)
-            if await self._keep(connection, order, f"api:{key}", request_hash, None):
-                return Placed(order, is_new=True)
-            kept = await store.find_order(connection, key=f"api:{key}")
-        assert kept is not None
-        if not hmac.compare_digest(kept.request_hash, request_hash):
+            stored = await store.find_order(connection, key=f"api:{key}")
+            if stored is None:
+                if violations := check_card(card, utc_now()):
+                    raise invalid(*violations)
+                order = self._new_order(await _priced(connection, items), card, parcelas)
+                if await self._keep(connection, order, f"api:{key}", request_hash, None):
+                    return Placed(order, is_new=True)
+                # The same request came twice at once, and the other one was quicker.
+                stored = await store.find_order(connection, key=f"api:{key}")
+        assert stored is not None
+        if not hmac.compare_digest(stored.request_hash, request_hash):
             raise CodebankError(
                 Code.KEY_REUSED,
                 "this idempotency key made another order",
                 hint="use a new key for a new order; repeat the same request to read its answer",
             )
-        return Placed(kept.order, is_new=False)
+        return Placed(stored.order, is_new=False)
 
     def _new_order(self, lines: Sequence[OrderLine], card: CardInput, parcelas: int) -> Order:
         try:
@@ -165,15 +174,15 @@ class Shop:
 
     async def _write(self, order_id: UUID, outcome: Outcome) -> Order:
         async with self.pool.acquire() as connection, connection.transaction():
-            kept = await store.find_order(connection, order_id=order_id, lock=True)
-            assert kept is not None
-            settled = settle(kept.order, outcome, utc_now())
-            if settled == kept.order:
+            stored = await store.find_order(connection, order_id=order_id, lock=True)
+            assert stored is not None
+            settled = settle(stored.order, outcome, utc_now())
+            if settled == stored.order:
                 return settled
             await store.write_settled(connection, settled)
-            if settled.is_ended and kept.basket_id is not None:
-                is_paid = settled.status is OrderStatus.PAID
-                await store.begin_next_attempt(connection, kept.basket_id, empty=is_paid)
+            if settled.is_ended and stored.basket_id is not None:
+                is_paid = settled.status == OrderStatus.PAID
+                await store.begin_next_attempt(connection, stored.basket_id, empty=is_paid)
         if settled.is_ended:
             self.telemetry.counter("codebank_orders_total", settled.status).inc()
         return settled

@@ -14,7 +14,16 @@ from starlette.routing import Route
 from codebank.card import brand_of
 from codebank.checkout import store
 from codebank.checkout.api import read_order_id
-from codebank.checkout.order import CURRENCY, PARCELAS_MAX, QUANTITY_MAX, CardInput, check_card, read_expiry, split
+from codebank.checkout.order import (
+    CURRENCY,
+    PARCELAS_MAX,
+    QUANTITY_MAX,
+    CardInput,
+    Order,
+    check_card,
+    read_expiry,
+    split,
+)
 from codebank.checkout.orderpage import order_view
 from codebank.checkout.service import EmptyBasket, Shop, StaleAttempt, TotalChanged
 from codebank.checkout.tasks import Tasks
@@ -130,6 +139,9 @@ class Web:
         basket_id, attempt_key = self._basket_id(request), _read_uuid(form.get("attempt", ""))
         if basket_id is None or attempt_key is None:
             return RedirectResponse("/basket", status_code=303)
+        # The key first: a page sent again is answered with its order, whatever would be wrong with it by now.
+        if (before := await self.shop.find_attempt(basket_id, attempt_key)) is not None:
+            return _to_order(before)
         card, wrong = _read_card(form)
         parcelas, total = form.get("parcelas", "1"), form.get("total_minor", "")
         if wrong or not _is_small_number(parcelas, PARCELAS_MAX) or not _is_small_number(total, 10**12):
@@ -146,7 +158,7 @@ class Web:
             return RedirectResponse("/basket", status_code=303)
         if placed.is_new:
             await self.tasks.finish(self.shop.pay(placed.order, card))
-        return RedirectResponse(f"/orders/{placed.order.order_id}", status_code=303)
+        return _to_order(placed.order)
 
     async def order(self, request: Request) -> Response:
         """Show an order of this browser's basket."""
@@ -185,6 +197,10 @@ class Web:
             return None
         async with self.shop.pool.acquire() as connection:
             return await store.read_basket(connection, basket_id)
+
+
+def _to_order(order: Order) -> Response:
+    return RedirectResponse(f"/orders/{order.order_id}", status_code=303)
 
 
 def _shares(total_minor: int, count: int) -> tuple[Money, bool]:
