@@ -186,7 +186,9 @@ def _answer(pages: Pages, request: Request, error: CodebankError) -> Response:
     if _wants_json(request):
         return problem(error, instance=request.url.path)
     status = HTTP_STATUS[error.code]
-    return pages.render(request, "error.html", {"status": status, "code": str(error.code)}, status=status)
+    headers = {"retry-after": str(error.retry_after_seconds)} if error.retry_after_seconds is not None else {}
+    values = {"status": status, "code": str(error.code)}
+    return pages.render(request, "error.html", values, status=status, headers=headers)
 
 
 def _on_error(pages: Pages) -> Any:
