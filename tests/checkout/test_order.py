@@ -23,9 +23,10 @@ from codebank.checkout.order import (
     Unknown,
     check_card,
     description_of,
+    disowned,
+    is_overdue,
     read_expiry,
     settle,
-    should_cancel,
     split,
     total_of,
 )
@@ -119,7 +120,7 @@ def test_an_unknown_outcome_leaves_the_order_under_way() -> None:
 def test_an_outcome_is_waited_for_only_so_long(age_seconds: int, status: OrderStatus, cancels: bool) -> None:
     order = an_order(status)
 
-    assert should_cancel(order, NOW + timedelta(seconds=age_seconds), 20) is cancels
+    assert is_overdue(order, NOW + timedelta(seconds=age_seconds), 20) is cancels
 
 
 def test_a_good_card_has_nothing_wrong() -> None:
@@ -188,6 +189,29 @@ def test_a_description_is_clean_and_of_bounded_length_whatever_is_sold(lines: li
 
     assert 1 <= len(text) <= 140
     assert text.isprintable()
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_the_bank_decided_before_its_answer_came_whatever_its_clock_says(ahead_seconds: int) -> None:
+    decided_at = NOW + timedelta(seconds=ahead_seconds)
+
+    paid = settle(an_order(), Approved(PAYMENT, Money(5000, "BRL"), decided_at), NOW)
+
+    assert paid.decided_at == min(decided_at, NOW)
+
+
+def test_of_an_answer_with_another_orders_payment_only_what_ends_without_money_counts() -> None:
+    assert isinstance(disowned(Approved(PAYMENT, Money(5000, "BRL"), NOW)), Unknown)
+    assert disowned(Declined(PAYMENT, "code_37", None, NOW)) == Declined(None, "code_37", None, NOW)
+    assert disowned(Cancelled(PAYMENT)) == Cancelled(None)
+
+
+def test_an_order_in_a_state_of_a_later_release_is_neither_settled_nor_cancelled() -> None:
+    order = replace(an_order(), status="on_hold")
+
+    assert settle(order, Cancelled(PAYMENT), NOW) == order
+    assert not is_overdue(order, NOW + timedelta(days=1), 20)
+    assert not order.is_ended
 
 
 def test_a_card_never_shows_itself_in_a_log() -> None:

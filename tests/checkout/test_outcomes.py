@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
 
 from codebank.checkout import store
+from codebank.checkout.bank import BankClient
+from codebank.checkout.order import Unknown
+from codebank.roles import METRICS
+from codebank.runtime.grpc.tls import Identity
 from codebank.runtime.postgres.pool import connect
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
+from codebank.wire import new_id
 from tests.checkout.shop import (
     fill_basket,
     odd_bank,
@@ -136,6 +143,34 @@ async def test_an_approval_of_another_amount_is_cancelled_not_kept(databases: Da
 
     assert answer.json()["status"] == "cancelled"
     assert bank.cancelled == [answer.json()["id"]]
+
+
+async def test_an_approval_with_another_orders_payment_pays_nothing_and_is_cancelled(databases: Databases) -> None:
+    bank = odd_bank()  # gives every payment the same id
+    bank.may_answer.set()
+    async with serving(bank) as address:
+        settings = settings_for(databases, bank_address=address, resolve_after_seconds=1, cancel_after_seconds=1)
+        async with open_shop(settings) as browsers:
+            first = await browsers().post("/api/orders", json=order_body(), headers=KEY)
+            second = await browsers().post("/api/orders", json=order_body(), headers={"idempotency-key": "other"})
+            async with asyncio.timeout(9):
+                while (ended := (await orders_of(settings))[1])["settled_at"] is None:
+                    await asyncio.sleep(0.01)
+
+    assert (first.json()["status"], second.json()["status"]) == ("paid", "processing")
+    assert (ended["status"], ended["payment_id"]) == ("cancelled", None)
+    assert bank.cancelled == [second.json()["id"]]
+
+
+async def test_a_certificate_that_cannot_be_read_leaves_the_outcome_unknown(
+    tmp_path: Path,
+) -> None:
+    nothing = tmp_path / "gone.pem"
+    identity = Identity(nothing, nothing, nothing)
+    bank = BankClient("127.0.0.1:1", "key", 1, Telemetry(METRICS), identity)
+
+    assert await bank.find(new_id()) == await bank.cancel(new_id()) == Unknown("UNREADABLE")
+    await bank.close()
 
 
 async def test_an_order_that_the_bank_never_saw_is_cancelled_and_its_key_closed(databases: Databases) -> None:

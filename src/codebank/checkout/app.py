@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
@@ -16,13 +15,11 @@ from codebank.checkout.tasks import Tasks
 from codebank.checkout.web import Web
 from codebank.runtime.grpc.tls import Identity
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.app import create_app
 from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
-
-#: How long a leased order is left to its resolver.
-_LEASE_SECONDS = 2
 
 
 @contextlib.asynccontextmanager
@@ -41,7 +38,9 @@ async def open_shop(
     )
     target, identity = settings.bank_target(), Identity.of(settings)
     bank = BankClient(target, settings.merchant_key, settings.call_budget_seconds, telemetry, identity)
-    shop = Shop(pool, bank, telemetry, settings.web_secret, settings.resolve_after_seconds)
+    shop = Shop(
+        pool, bank, telemetry, settings.web_secret, settings.resolve_after_seconds, settings.cancel_after_seconds
+    )
     tasks = Tasks()
     site = Site(
         section="checkout",
@@ -60,13 +59,10 @@ async def open_shop(
         connect=[settings.statement_home()],
         secure_cookies=settings.secure_cookies,
     )
-    resolver = asyncio.create_task(Resolver(shop, settings.cancel_after_seconds, _LEASE_SECONDS).run())
     try:
-        yield app
+        async with background(Resolver(shop).run()):
+            yield app
     finally:
-        resolver.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await resolver
         await tasks.drain(settings.stop_grace_seconds)
         await bank.close()
         await pool.close()

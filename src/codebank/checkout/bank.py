@@ -8,15 +8,14 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import grpc
 
-from codebank.checkout.order import Approved, Cancelled, CardInput, Declined, Order, Outcome, Unknown
+from codebank.checkout.answers import read_cancellation, read_decision
+from codebank.checkout.order import CardInput, Order, Outcome, Unknown
 from codebank.errors import CodebankError
-from codebank.money import Money
 from codebank.runtime.grpc.tls import Identity, open_channel
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import current
@@ -29,14 +28,16 @@ Answer = TypeVar("Answer")
 
 #: What may heal: the call is repeated with the same key, so it charges once at most.
 _RETRIED: Final = {
-    grpc.StatusCode.UNAVAILABLE,
+    "UNAVAILABLE",
     # A bank that stops says this of what it had not taken.
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.ABORTED,
-    grpc.StatusCode.INTERNAL,
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "ABORTED",
+    "INTERNAL",
 }
+#: What a call comes to whose status or message cannot be read.
+_UNREADABLE: Final = "UNREADABLE"
 #: The first try's part of the budget, so that a second fits.
 FIRST_TRY_SHARE: Final = 0.6
 _PAUSE_SECONDS: Final = 0.05
@@ -51,6 +52,15 @@ _OPTIONS: Final = (
     # A replica that goes is replaced by one with another address: half a minute, as by itself, is too long to ask.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
 )
+
+
+class _NoAnswer(Exception):
+    """The bank gave no answer that can be read."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        #: Why, by gRPC's name.
+        self.status = status
 
 
 @dataclass
@@ -101,31 +111,31 @@ class BankClient:
         )
         try:
             response = await self._within_budget(lambda timeout: self._call("Authorize", request, timeout))
-        except grpc.aio.AioRpcError as error:
+        except _NoAnswer as error:
             # A request that the bank refuses as wrong charged nothing, but only the bank can say so for sure.
-            log.warning("no answer from the bank", extra=fields(order=order.order_id, status=error.code().name))
-            return Unknown(error.code().name)
-        return _outcome(response.payment)
+            return Unknown(error.status)
+        return read_decision(response, order.order_id)
 
     async def find(self, order_id: UUID) -> Outcome | None:
         """Ask what became of an order; None where the bank never saw it. Unknown where it does not answer."""
         request = pb.GetPaymentRequest(idempotency_key=str(order_id))
         try:
             response = await self._within_budget(lambda timeout: self._call("GetPayment", request, timeout))
-        except grpc.aio.AioRpcError as error:
-            return None if error.code() is grpc.StatusCode.NOT_FOUND else Unknown(error.code().name)
-        return _outcome(response.payment)
+        except _NoAnswer as error:
+            return None if error.status == "NOT_FOUND" else Unknown(error.status)
+        return read_decision(response, order_id)
 
     async def cancel(self, order_id: UUID) -> Outcome:
-        """Make sure that an order is never charged. Unknown where the bank does not answer."""
+        """Make sure that an order is never charged. Unknown where the bank does not say that it is so.
+
+        One try: a bank that comes back is first asked what it decided.
+        """
         request = pb.CancelRequest(idempotency_key=str(order_id))
         try:
-            response = await self._within_budget(lambda timeout: self._call("Cancel", request, timeout))
-        except grpc.aio.AioRpcError as error:
-            return Unknown(error.code().name)
-        if response.outcome == pb.CancelResponse.OUTCOME_NOTHING_CHARGED:
-            return _outcome(response.payment)
-        return Cancelled(UUID(response.payment.payment_id) if response.HasField("payment") else None)
+            response = await self._call("Cancel", request, self.budget_seconds)
+        except _NoAnswer as error:
+            return Unknown(error.status)
+        return read_cancellation(response, order_id)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -140,15 +150,21 @@ class BankClient:
                 answer = await getattr(self._stub, method)(
                     request, timeout=timeout_seconds, metadata=metadata, wait_for_ready=False
                 )
-            status = "OK"
-            return answer
+            # gRPC gives nothing where the message could not be decoded.
+            status = _UNREADABLE if answer is None else "OK"
         except grpc.aio.AioRpcError as error:
             status = error.code().name
-            raise
+        except Exception as error:
+            # Whatever it is, such as a certificate that cannot be read: the outcome is not known.
+            log.error("a call of the bank failed", exc_info=error, extra=fields(method=method))
+            status = _UNREADABLE
         finally:
             self.telemetry.counter("codebank_bank_calls_total", method, status).inc()
             elapsed = time.perf_counter() - started
             self.telemetry.histogram("codebank_bank_call_seconds", method).observe(elapsed)
+        if status != "OK":
+            raise _NoAnswer(status)
+        return answer
 
     async def _within_budget(self, call: Callable[[float], Awaitable[Answer]]) -> Answer:
         loop = asyncio.get_running_loop()
@@ -157,21 +173,9 @@ class BankClient:
         while True:
             try:
                 return await call(max(0.05, (deadline - loop.time()) * share))
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _RETRIED or loop.time() + pause_seconds >= deadline:
+            except _NoAnswer as error:
+                if error.status not in _RETRIED or loop.time() + pause_seconds >= deadline:
                     raise
             share = 1
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 (jitter, not a secret)
             pause_seconds = min(pause_seconds * 2, 1)
-
-
-def _outcome(payment: pb.Payment) -> Outcome:
-    payment_id = UUID(payment.payment_id) if payment.payment_id else None
-    decided_at = payment.created_at.ToDatetime(tzinfo=UTC)
-    if payment.status == pb.PAYMENT_STATUS_APPROVED and payment_id is not None:
-        return Approved(payment_id, Money(payment.amount.amount_minor, payment.amount.currency), decided_at)
-    if payment.status == pb.PAYMENT_STATUS_DECLINED:
-        code = pb.DeclineCode.Name(payment.decline_code).removeprefix("DECLINE_CODE_").lower()
-        advice = pb.Advice.Name(payment.advice).removeprefix("ADVICE_").lower()
-        return Declined(payment_id, code, advice, decided_at)
-    return Cancelled(payment_id)

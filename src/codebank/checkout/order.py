@@ -38,6 +38,8 @@ class OrderStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: The outcome of an order in one of these is to be found out.
+OPEN: Final = frozenset({OrderStatus.PENDING, OrderStatus.PROCESSING})
 #: An order in one of these changes no more.
 ENDED: Final = frozenset({OrderStatus.PAID, OrderStatus.DECLINED, OrderStatus.CANCELLED})
 
@@ -62,7 +64,8 @@ class Order:
     """A basket that a buyer confirmed. Its id is the idempotency key at the bank: one order, one charge."""
 
     order_id: UUID
-    status: OrderStatus
+    #: An `OrderStatus`, or what a newer shop calls it: then it is neither open nor ended, and left alone.
+    status: str
     total: Money
     parcelas: int
     lines: tuple[OrderLine, ...]
@@ -71,12 +74,18 @@ class Order:
     card_brand: str
     created_at: datetime
     payment_id: UUID | None = None
+    #: As the bank names it, or its number where that has no name here, such as `code_37`; the advice likewise.
     decline_code: str | None = None
     advice: str | None = None
     #: When the bank decided.
     decided_at: datetime | None = None
     #: When the answer was written down here.
     settled_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its outcome is to be found out."""
+        return self.status in OPEN
 
     @property
     def is_ended(self) -> bool:
@@ -103,7 +112,8 @@ class Approved:
 
     payment_id: UUID
     amount: Money
-    decided_at: datetime
+    #: None where the bank did not say it in a way that is understood.
+    decided_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +122,8 @@ class Declined:
 
     payment_id: UUID | None
     code: str
-    advice: str
-    decided_at: datetime
+    advice: str | None
+    decided_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The bank's answer did not come; the money may have moved or not."""
+    """The bank's answer did not come, or is not understood; the money may have moved or not."""
 
     reason: str
 
@@ -138,11 +148,11 @@ class AmountMismatch(Exception):
 
 
 def settle(order: Order, outcome: Outcome, now: datetime) -> Order:
-    """Give the order after an answer. An ended order stays as it is, whatever comes late.
+    """Give the order after an answer. An order that is not open stays as it is, whatever comes late.
 
     Raises AmountMismatch when the bank approved another amount.
     """
-    if order.is_ended:
+    if not order.is_open:
         return order
     match outcome:
         case Unknown():
@@ -156,18 +166,36 @@ def settle(order: Order, outcome: Outcome, now: datetime) -> Order:
                 payment_id=payment_id,
                 decline_code=code,
                 advice=advice,
-                decided_at=decided_at,
+                decided_at=_until(decided_at, now),
                 settled_at=now,
             )
         case Approved(payment_id, amount, decided_at):
             if amount != order.total:
                 raise AmountMismatch(f"order {order.order_id} is {order.total}, the bank charged {amount}")
-            return replace(order, status=OrderStatus.PAID, payment_id=payment_id, decided_at=decided_at, settled_at=now)
+            return replace(
+                order,
+                status=OrderStatus.PAID,
+                payment_id=payment_id,
+                decided_at=_until(decided_at, now),
+                settled_at=now,
+            )
 
 
-def should_cancel(order: Order, now: datetime, cancel_after_seconds: int) -> bool:
+def _until(decided_at: datetime | None, now: datetime) -> datetime | None:
+    """Give when the bank decided: before its answer came, whatever its clock says."""
+    return decided_at and min(decided_at, now)
+
+
+def disowned(outcome: Outcome) -> Outcome:
+    """Give what remains of an answer that names another order's payment: of an approval nothing is understood."""
+    if isinstance(outcome, Declined | Cancelled):
+        return replace(outcome, payment_id=None)
+    return Unknown("an answer with another order's payment")
+
+
+def is_overdue(order: Order, now: datetime, cancel_after_seconds: int) -> bool:
     """Tell whether an outcome has been unknown for too long to wait for it."""
-    return not order.is_ended and now - order.created_at >= timedelta(seconds=cancel_after_seconds)
+    return order.is_open and now - order.created_at >= timedelta(seconds=cancel_after_seconds)
 
 
 def total_of(lines: Sequence[OrderLine]) -> Money:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from codebank.checkout import store
-from codebank.checkout.order import Outcome, should_cancel
+from codebank.checkout.order import Unknown, is_overdue
 from codebank.checkout.service import Shop
+from codebank.checkout.store import Patience
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.watch.telemetry import fields
 from codebank.wire import utc_now
 
 log = logging.getLogger(__name__)
 
-_BATCH = 50
-_POLL_SECONDS = 0.5
+#: How many orders are looked at at once: one that the bank is slow to tell of holds up no other.
+_LOOKS_MAX: Final = 32
+_POLL_SECONDS: Final = 0.5
+_OUTAGE_PAUSE_SECONDS_MAX: Final = 4
+#: How often an order is looked at: soon after it was made, and the less often the older it is.
+_LOOK_AGAIN_LEAST: Final = timedelta(seconds=2)
+_LOOK_AGAIN_MOST: Final = timedelta(seconds=30)
+#: The bank never saw the key. A call may still be on its way, so nothing is decided from it.
+_NEVER_SEEN: Final = Unknown("NOT_FOUND")
 
 
 @dataclass
@@ -26,29 +35,47 @@ class Resolver:
     """Asks the bank by key, and past its limit has the key cancelled. Several may run."""
 
     shop: Shop
-    cancel_after_seconds: int
-    lease_seconds: int
+    _under_way: set[UUID] = field(default_factory=set, init=False)
+    #: Whether this resolver took the role's readiness away.
+    _is_away: bool = field(default=False, init=False)
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
-            try:
-                found = await self.resolve_once()
-                await self._report()
-            except OUTAGES as error:
-                log.warning("resolver waits for its database: %s", type(error).__name__)
-                found = 0
-            if not found:
-                await asyncio.sleep(_POLL_SECONDS)
+        """Work until cancelled. An error with one order is that order's; one of the loop itself ends it."""
+        pause_seconds = _POLL_SECONDS
+        async with asyncio.TaskGroup() as looks:
+            while True:
+                try:
+                    begun = await self._begin_looks(looks)
+                    await self._report()
+                except OUTAGES as error:
+                    log.warning("resolver waits for its database: %s", type(error).__name__)
+                    self._show_readiness(able=False)
+                    await asyncio.sleep(pause_seconds)
+                    pause_seconds = min(pause_seconds * 2, _OUTAGE_PAUSE_SECONDS_MAX)
+                    continue
+                self._show_readiness(able=True)
+                pause_seconds = _POLL_SECONDS
+                if not begun:
+                    await asyncio.sleep(_POLL_SECONDS)
 
-    async def resolve_once(self) -> int:
-        """Look at the orders that are due, and tell how many there were."""
+    async def _begin_looks(self, looks: asyncio.TaskGroup) -> int:
+        """Begin to look at the orders that are due, and tell how many there were."""
+        patience = Patience(timedelta(seconds=self.shop.resolve_after_seconds), _LOOK_AGAIN_LEAST, _LOOK_AGAIN_MOST)
+        limit = _LOOKS_MAX - len(self._under_way)
         async with self.shop.pool.acquire() as connection:
-            due = await store.lease_unresolved(connection, utc_now(), self.lease_seconds, _BATCH)
+            due = await store.lease_unresolved(connection, utc_now(), patience, limit, self._under_way)
         for order_id in due:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await self._resolve(order_id)
+            self._under_way.add(order_id)
+            looks.create_task(self._look(order_id))
         return len(due)
+
+    def _show_readiness(self, *, able: bool) -> None:
+        """Take the role's readiness away while the resolver cannot work, and give back only what it took."""
+        if not able:
+            self.shop.telemetry.ready.clear()
+        elif self._is_away:
+            self.shop.telemetry.ready.set()
+        self._is_away = not able
 
     async def _report(self) -> None:
         async with self.shop.pool.acquire() as connection:
@@ -57,22 +84,29 @@ class Resolver:
         self.shop.telemetry.gauge("codebank_orders_processing").set(waiting)
         self.shop.telemetry.gauge("codebank_orders_processing_age_seconds").set(max(0.0, age_seconds))
 
-    async def _resolve(self, order_id: UUID) -> None:
-        outcome = await self._ask(order_id)
-        if outcome is None:
-            return
-        order = await self.shop.settle(order_id, outcome)
-        if order.is_ended:
-            self.shop.telemetry.counter("codebank_resolver_orders_total", order.status).inc()
-            log.info("resolved an unknown outcome", extra=fields(order=order_id, status=order.status))
+    async def _look(self, order_id: UUID) -> None:
+        try:
+            await self._resolve(order_id)
+        except OUTAGES as error:
+            log.warning("an order waits for the database: %s", type(error).__name__, extra=fields(order=order_id))
+        except Exception as error:
+            # It is looked at again like any other; neither the role nor another order pays for it.
+            log.error("an order cannot be resolved", exc_info=error, extra=fields(order=order_id))
+            self._count("failed")
+        finally:
+            self._under_way.discard(order_id)
 
-    async def _ask(self, order_id: UUID) -> Outcome | None:
-        found = await self.shop.bank.find(order_id)
-        if found is not None:
-            return found
-        # The bank never saw the key. A call may still be on its way, so wait until none can be, then close the key.
-        async with self.shop.pool.acquire() as connection:
-            kept = await store.find_order(connection, order_id=order_id)
-        if kept is not None and should_cancel(kept.order, utc_now(), self.cancel_after_seconds):
-            return await self.shop.bank.cancel(order_id)
-        return None
+    async def _resolve(self, order_id: UUID) -> None:
+        shop = self.shop
+        order = await shop.settle(order_id, await shop.bank.find(order_id) or _NEVER_SEEN)
+        if is_overdue(order, utc_now(), shop.cancel_after_seconds):
+            order = await shop.settle(order_id, await shop.bank.cancel(order_id))
+        if order.is_ended:
+            self._count(order.status)
+            log.info("resolved an unknown outcome", extra=fields(order=order_id, status=order.status))
+        elif is_overdue(order, utc_now(), shop.cancel_after_seconds):
+            self._count("overdue")
+            log.error("the bank neither confirms nor cancels an order", extra=fields(order=order_id))
+
+    def _count(self, status: str) -> None:
+        self.shop.telemetry.counter("codebank_resolver_orders_total", status).inc()

@@ -23,8 +23,10 @@ from codebank.checkout.order import (
     OrderLine,
     OrderStatus,
     Outcome,
+    Unknown,
     check_card,
     description_of,
+    disowned,
     settle,
     total_of,
 )
@@ -73,6 +75,7 @@ class Shop:
     telemetry: Telemetry
     secret: str
     resolve_after_seconds: int
+    cancel_after_seconds: int
 
     async def find_attempt(self, basket_id: UUID, attempt_key: UUID) -> Order | None:
         """Find the order that a page made before."""
@@ -165,12 +168,17 @@ class Shop:
 
     async def settle(self, order_id: UUID, outcome: Outcome) -> Order:
         """Write what the bank answered; safe to repeat, and an ended order stays as it is."""
+        if isinstance(outcome, Unknown):
+            log.warning("an outcome is unknown", extra=fields(order=order_id, reason=outcome.reason))
         try:
             return await self._write(order_id, outcome)
         except AmountMismatch as error:
             # Never keep money that the buyer did not agree to.
             log.error("amount mismatch", extra=fields(reason=str(error)))
-            return await self._write(order_id, await self.bank.cancel(order_id))
+            return await self.settle(order_id, await self.bank.cancel(order_id))
+        except asyncpg.UniqueViolationError:
+            log.error("another order has this payment", extra=fields(order=order_id))
+            return await self._write(order_id, disowned(outcome))
 
     async def _write(self, order_id: UUID, outcome: Outcome) -> Order:
         async with self.pool.acquire() as connection, connection.transaction():

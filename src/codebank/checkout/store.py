@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from codebank.checkout.catalogue import CATALOGUE, Product
-from codebank.checkout.order import Order, OrderLine, OrderStatus
+from codebank.checkout.order import Order, OrderLine
 from codebank.money import Money
 from codebank.runtime.postgres.pool import Connection
 from codebank.wire import new_id
@@ -47,12 +47,22 @@ class Basket:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredOrder:
     """An order with what only the shop knows of it."""
 
     order: Order
     basket_id: UUID | None
     request_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an order is left alone between two looks: a tenth of its age, within bounds."""
+
+    #: From the order to the first look.
+    first: timedelta
+    least: timedelta
+    most: timedelta
 
 
 async def seed_products(connection: Connection) -> None:
@@ -173,7 +183,7 @@ async def add_order(
 
 async def find_order(
     connection: Connection, *, order_id: UUID | None = None, key: str | None = None, lock: bool = False
-) -> Kept | None:
+) -> StoredOrder | None:
     """Read an order by its id or its key, under its lock where it is to be settled."""
     row = await connection.fetchrow(
         f"select * from orders where order_id = $1 or idempotency_key = $2{' for update' if lock else ''}",
@@ -186,13 +196,13 @@ async def find_order(
         "select product, name, quantity, unit_price_minor from order_line where order_id = $1 order by place",
         row["order_id"],
     )
-    return Kept(_order(row, lines), row["basket_id"], row["request_hash"])
+    return StoredOrder(_order(row, lines), row["basket_id"], row["request_hash"])
 
 
 def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
     return Order(
         order_id=row["order_id"],
-        status=OrderStatus(row["status"]),
+        status=row["status"],
         total=Money(row["total_minor"], row["currency"]),
         parcelas=row["parcelas"],
         lines=tuple(OrderLine(**line) for line in lines),
@@ -231,14 +241,25 @@ async def count_unresolved(connection: Connection) -> tuple[int, datetime | None
     return row["waiting"], row["oldest"]
 
 
-async def lease_unresolved(connection: Connection, now: datetime, lease_seconds: int, limit: int) -> list[UUID]:
-    """Take orders whose outcome is unknown, so that no other resolver looks at them for a while."""
+async def lease_unresolved(
+    connection: Connection, now: datetime, patience: Patience, limit: int, under_way: Collection[UUID]
+) -> list[UUID]:
+    """Take orders whose outcome is unknown, but those `under_way`: no other resolver looks at them for a while.
+
+    A clock that was set back leaves stamps ahead of now. Nobody waits for them: such an order is due, and was made now
+    at the latest.
+    """
     rows = await connection.fetch(
-        "update orders set resolve_at = $2 where order_id in (select order_id from orders"
-        " where status in ('pending', 'processing') and resolve_at <= $1"
-        " order by resolve_at limit $3 for update skip locked) returning order_id",
+        "update orders set created_at = least(created_at, $1),"
+        " resolve_at = $1 + greatest($2::interval, least($3::interval, ($1 - created_at) / 10))"
+        " where order_id in (select order_id from orders"
+        " where status in ('pending', 'processing') and (resolve_at <= $1 or resolve_at > $1 + $4::interval)"
+        " and order_id <> all($5) order by resolve_at limit $6 for update skip locked) returning order_id",
         now,
-        now + timedelta(seconds=lease_seconds),
+        patience.least,
+        patience.most,
+        max(patience.first, patience.most),
+        list(under_way),
         limit,
     )
     return [row["order_id"] for row in rows]

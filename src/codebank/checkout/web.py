@@ -21,6 +21,7 @@ from codebank.checkout.order import (
     CardInput,
     Order,
     check_card,
+    is_overdue,
     read_expiry,
     split,
 )
@@ -176,7 +177,8 @@ class Web:
         # Another browser's order is no order here.
         if kept is None or kept.basket_id is None or kept.basket_id != self._basket_id(request):
             raise CodebankError(Code.NOT_FOUND, "no such order")
-        return {"order": kept.order, "view": order_view(kept.order, self.pages.site.statement_url)}
+        overdue = is_overdue(kept.order, utc_now(), self.shop.cancel_after_seconds)
+        return {"order": kept.order, "view": order_view(kept.order, self.pages.site.statement_url, overdue=overdue)}
 
     async def _page(self, request: Request, template: str, values: dict[str, Any], *, status: int = 200) -> Response:
         basket = await self._read_basket(request)

@@ -152,7 +152,7 @@ def _orders(made: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Settled by the resolver",
-                "Unknown outcomes per minute that the resolver ended: a lost answer each.",
+                "Unknown outcomes per minute that the resolver looked into; overdue and failed ones stay open.",
                 "cpm",
                 ("sum by (status) (rate(codebank_resolver_orders_total[$__rate_interval])) * 60", "{{status}}"),
                 width=QUARTER,
