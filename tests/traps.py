@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent
 DECIDED = [
     *(f"a{number}" for number in (10, 11, *range(13, 21), *range(22, 27))),
     *(f"b{number:02d}" for number in (*range(1, 11), *range(12, 24), 25)),
+    *(f"c{number:02d}" for number in (1, 2, 4, 6, 7, 8)),
 ]
 
 
@@ -19,7 +20,7 @@ def guards() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(ROOT.rglob("test_*.py")):
         for name in re.findall(r"def (test_trap_\w+)", path.read_text(encoding="utf-8")):
-            for trap in re.findall(r"(?<=_)[ab]\d\d(?=_)", name):
+            for trap in re.findall(r"(?<=_)[abc]\d\d(?=_)", name):
                 found.setdefault(trap, []).append(f"{path.relative_to(ROOT.parent)}::{name}")
     return found
 
