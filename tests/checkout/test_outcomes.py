@@ -28,6 +28,7 @@ from tests.checkout.shop import (
     serving,
     until_ended,
 )
+from tests.checkout.test_order import GOOD_CARD, an_order
 from tests.conftest import BankServer, Databases, seed, serving_bank, settings_for
 
 pytestmark = pytest.mark.anyio
@@ -171,6 +172,18 @@ async def test_a_certificate_that_cannot_be_read_leaves_the_outcome_unknown(
 
     assert await bank.find(new_id()) == await bank.cancel(new_id()) == Unknown("UNREADABLE")
     await bank.close()
+
+
+async def test_a_channel_that_is_closed_under_a_call_leaves_the_outcome_unknown() -> None:
+    bank = odd_bank()
+    async with serving(bank) as address:
+        client = BankClient(address, "key", 5, Telemetry(METRICS))
+        asking = asyncio.create_task(client.authorize(an_order(), GOOD_CARD, "x"))
+        await bank.asked.wait()
+
+        await client.close()
+
+        assert isinstance(await asking, Unknown)
 
 
 async def test_an_order_that_the_bank_never_saw_is_cancelled_and_its_key_closed(databases: Databases) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from codebank.checkout.order import Approved, Cancelled, Declined, Outcome, Unknown
-from codebank.money import Money
+from codebank.money import EXPONENTS, Money
 from codebank.v1 import bank_pb2 as pb
 
 _CODES: Final[Mapping[int, str]] = {
@@ -58,7 +58,7 @@ def _approved(payment: pb.Payment) -> Outcome:
     if payment_id is None:
         return Unknown("an approval without an id")
     if amount is None:
-        return Unknown("an approval without an amount")
+        return Unknown(f"an approval in {payment.amount.currency or 'no currency'}")
     return Approved(payment_id, amount, _decided_at(payment))
 
 
@@ -85,10 +85,8 @@ def _id(payment: pb.Payment) -> UUID | None:
 
 
 def _amount(payment: pb.Payment) -> Money | None:
-    try:
-        return Money(payment.amount.amount_minor, payment.amount.currency)
-    except ValueError:
-        return None
+    amount = payment.amount
+    return Money(amount.amount_minor, amount.currency) if amount.currency in EXPONENTS else None
 
 
 def _decided_at(payment: pb.Payment) -> datetime | None:

@@ -154,6 +154,10 @@ class BankClient:
             status = _UNREADABLE if answer is None else "OK"
         except grpc.aio.AioRpcError as error:
             status = error.code().name
+        except asyncio.CancelledError:
+            if _is_given_up():
+                raise
+            # The channel was closed under the call: whoever waits for it is alive and must hear of it.
         except Exception as error:
             # Whatever it is, such as a certificate that cannot be read: the outcome is not known.
             log.error("a call of the bank failed", exc_info=error, extra=fields(method=method))
@@ -179,3 +183,8 @@ class BankClient:
             share = 1
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 (jitter, not a secret)
             pause_seconds = min(pause_seconds * 2, 1)
+
+
+def _is_given_up() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
