@@ -107,7 +107,7 @@ create table entry (
     currency text not null,
     payment_id uuid not null,
     created_at timestamptz not null,
-    -- SHA-256 over the entry before it and this one's fields; see bank/ledger/entry.py
+    -- SHA-256 over the entry before it and this one's fields; see bank/entry.py
     hash bytea not null check (length(hash) = 32),
     primary key (account_id, entry_number),
     check (debit_kind <> credit_kind or debit_id <> credit_id)
