@@ -69,3 +69,12 @@ def test_the_matrix_holds_every_python_that_the_package_allows() -> None:
 
     assert versions == ["3.11", "3.12", "3.13", "3.14"]
     assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
+
+
+@each_file
+def test_jobs_that_run_every_test_have_the_release_before_in_their_history(file: Path) -> None:
+    for job in jobs(file).values():
+        for step in job["steps"]:
+            if step.get("run") in ("make test", "make coverage"):
+                assert step["env"] == {"TEST_RELEASE": "required"}
+                assert job["steps"][0]["with"]["fetch-depth"] == 0

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
@@ -35,22 +35,27 @@ THIS: Final = ROOT / "src"
 @functools.cache
 def code_before() -> Path:
     """Give the folder of its packages. The test is skipped where the history does not reach so far."""
-    if not _UNPACKED.exists():
-        archive = subprocess.run(["git", "archive", COMMIT, "src"], cwd=ROOT, capture_output=True, check=False)
+    return unpack(COMMIT, _UNPACKED) / "src"
+
+
+def unpack(commit: str, target: Path) -> Path:
+    """Put a commit's code into a folder, unless it is there already."""
+    if not target.exists():
+        archive = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, capture_output=True, check=False)
         if archive.returncode != 0:
-            _miss(f"the release before ({COMMIT[:7]}) is not in this checkout's history")
-        _UNPACKED.parent.mkdir(exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=_UNPACKED.parent))
+            _miss(f"the release before ({commit[:7]}) is not in this checkout's history")
+        target.parent.mkdir(exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=target.parent))
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
             packed.extractall(made, filter="data")
         try:
-            made.rename(_UNPACKED)
+            made.rename(target)
         except OSError:  # another test process was faster
             shutil.rmtree(made)
-    return _UNPACKED / "src"
+    return target
 
 
-def _miss(reason: str) -> None:
+def _miss(reason: str) -> NoReturn:
     if os.environ.get("TEST_RELEASE") == "required":
         pytest.fail(f"{reason}: fetch all of it (git fetch --unshallow)")
     pytest.skip(reason)
