@@ -76,6 +76,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 async def both() -> AsyncIterator[Both]:
+    released = code_before()
     folder = Path(tempfile.mkdtemp(prefix="codebank-test-"))
     folder.chmod(0o711)  # noqa: ASYNC240
     make_folder(folder / "state")
@@ -96,7 +97,7 @@ async def both() -> AsyncIterator[Both]:
         await migrate_all(settings)
         await seed_all(settings)
         async with contextlib.AsyncExitStack() as stack:
-            started = (running(code_before(), "bank", before), running(THIS, "bank", now))
+            started = (running(released, "bank", before), running(THIS, "bank", now))
             await asyncio.gather(*map(stack.enter_async_context, started))
             addresses = [f"127.0.0.1:{environment['CODEBANK_BANK_PORT']}" for environment in (before, now)]
             stubs = [await stack.enter_async_context(calling(address)) for address in addresses]
@@ -266,7 +267,11 @@ async def test_relays_and_projectors_of_both_bring_every_event_and_the_proof_agr
             await asyncio.gather(*map(stack.enter_async_context, started))
             await authorize(both.banks[1], charge("shipped by the relay of the release before"))
             await until(both, "select not exists (select from outbox)")
-        await authorize(both.banks[0], charge("shipped by the relay that stood by"))
+            buying = [
+                asyncio.create_task(authorize(both.banks[number % 2], charge(f"while relays change {number}")))
+                for number in range(60)
+            ]
+        await asyncio.gather(*buying)
         await until(both, "select not exists (select from outbox)")
         async with asyncio.timeout(20):
             while (proof := await both.prove()).lag_events:

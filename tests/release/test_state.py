@@ -132,11 +132,14 @@ async def test_events_that_were_left_behind_arrive_and_the_proof_agrees(opened: 
     last = await opened.ask("bank", "select sum(sequence) from account")
     await opened.until("statement", "select sum(sequence) = $1 from account", last)
 
+    async with browsing(opened.settings.audit_home()) as room:
+        journeys = {name: (await room.get(f"/api/payments/{order['id']}")).json() for name, order in ORDERS.items()}
     proof = await asyncio.create_subprocess_exec(
         *CODEBANK, "proof", "--json", env=opened.environment, stdout=asyncio.subprocess.PIPE
     )
     told = json.loads((await proof.communicate())[0])
 
+    assert [name for name, journey in journeys.items() if not journey["is_complete"]] == []
     assert (proof.returncode, told["agrees"], told["lag_events"]) == (0, True, 0)
     assert {check["name"]: check["compared"] for check in told["checks"]}["moved"] >= 36
 
