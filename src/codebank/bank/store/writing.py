@@ -71,7 +71,9 @@ _PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "new_card": (
         "uuid uuid text bytea bytea text text smallint smallint text int timestamptz text",
         "insert into card (account_id, card_id, token, fingerprint, number_sealed, masked, brand, expiry_month,"
-        " expiry_year, status, wrong_attempts, wrong_since, issue_key, created_at) select n.*, {at} from {n}",
+        " expiry_year, status, wrong_attempts, wrong_since, issue_key, created_at) select n.*, {at} from {n}"
+        # The release before has one card issued for a key at a time, by this lock; without it, it fails on the other's.
+        " cross join lateral (select pg_advisory_xact_lock(hashtext('issue'), hashtext(n.c12))) as alone",
     ),
     "new_payment": (
         "uuid uuid uuid text text text bigint bigint bigint text smallint text text text uuid text text int",
