@@ -8,7 +8,6 @@ import functools
 import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -19,7 +18,6 @@ from typing import Final, NoReturn
 
 import pytest
 
-from codebank.machine.children import die_with_parent
 from codebank.runtime.watch.health import is_ready
 from tests.system import CODEBANK
 
@@ -77,7 +75,10 @@ def run_code(code: Path, program: str, given: str = "", timeout_seconds: int = 5
 
 
 def start(code: Path, words: Sequence[str], environment: Mapping[str, str], said: Path) -> subprocess.Popen[bytes]:
-    """Start `codebank` of one release with these words; what it says goes to a file."""
+    """Start `codebank` of one release with these words; what it says goes to a file.
+
+    Nothing is run between fork and exec: gRPC's threads, which this process may have, would not outlive it.
+    """
     with said.open("wb") as output:
         return subprocess.Popen(
             [*CODEBANK, *words],
@@ -85,7 +86,6 @@ def start(code: Path, words: Sequence[str], environment: Mapping[str, str], said
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent(signal.SIGINT),
         )
 
 

@@ -220,7 +220,7 @@ async def test_keys_charged_and_cancelled_at_both_at_once_end_cancelled_and_cost
 
 
 async def test_a_card_asked_for_at_both_at_once_is_issued_once(both: Both) -> None:
-    keys = [f"one card {number}" for number in range(6)]
+    keys = [f"one card {number}" for number in range(20)]
 
     pairs = await asyncio.gather(*(asyncio.gather(*(issue(bank, key, 1_000) for bank in both.banks)) for key in keys))
 
