@@ -23,6 +23,7 @@ import pytest
 
 from codebank.audit.proof.prove import prove_once
 from codebank.audit.proof.reconcile import Proof
+from codebank.bank.card.attempts import WRONG_ATTEMPTS_MAX
 from codebank.events import PAYMENTS_TOPIC, PaymentEvent
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.machine.unprivileged import make_folder
@@ -153,7 +154,9 @@ async def test_the_release_before_finds_nothing_to_migrate_and_refuses_nothing(b
 async def test_a_key_sent_to_both_at_once_is_charged_once_and_both_say_the_same(both: Both) -> None:
     issued = await issue(both.banks[1], "card for one key at both", 2_000)
     requests = [charge_issued(f"at both {number}", issued, 100) for number in range(30)]
-    requests += [charge(f"declined at both {number}", card=published("limit_exceeded")) for number in range(10)]
+    # No account has an unknown card: what is refused then belongs to an account of the merchant's.
+    refused = ("limit_exceeded", "invalid_number")
+    requests += [charge(f"{name} {number}", card=published(name)) for name in refused for number in range(8)]
 
     # Each the other way round than the one before, so that either release is the first.
     pairs = await asyncio.gather(
@@ -181,6 +184,21 @@ async def test_a_key_used_at_one_is_refused_for_something_else_at_the_other(both
             await second.Authorize(charge(key, 101), metadata=MERCHANT)
 
         assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_wrong_attempts_at_either_wear_the_same_card_out(both: Both) -> None:
+    issued = await issue(both.banks[0], "worn out at both", 1_000)
+
+    codes = []
+    for number in range(WRONG_ATTEMPTS_MAX + 1):
+        request = charge_issued(f"wrong {number}", issued)
+        request.card_data.cvv = "000" if issued.cvv != "000" else "001"
+        codes.append((await authorize(both.banks[number % 2], request)).payment.decline_code)
+    last = [(await authorize(bank, charge_issued(f"right {place}", issued))) for place, bank in enumerate(both.banks)]
+
+    worn_out = pb.DECLINE_CODE_TOO_MANY_ATTEMPTS
+    assert codes == [*[pb.DECLINE_CODE_WRONG_CVV] * WRONG_ATTEMPTS_MAX, worn_out]
+    assert [answer.payment.decline_code for answer in last] == [worn_out, worn_out]
 
 
 async def test_what_one_cancels_stays_cancelled_at_both(both: Both) -> None:
