@@ -38,7 +38,7 @@ from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY, TEST_VAULT_KEY
 from tests.release import THIS, code_before, running
 from tests.system import CODEBANK, own_environment
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("both releases at once")]
+pytestmark = pytest.mark.anyio
 #: What may be asked again with the same key, as every client must.
 MAY_HEAL = {
     grpc.StatusCode.UNAVAILABLE,

@@ -29,7 +29,7 @@ from tests.skew.caller import Caller, calling
 from tests.system import CODEBANK, own_environment
 from tests.test_migrations import RELEASED
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("state of the release before")]
+pytestmark = pytest.mark.anyio
 MESSAGES, CALLS = recorded_calls()
 ORDERS = kept_orders()
 #: What the release before gave back, and what it closed before it came.
