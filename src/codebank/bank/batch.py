@@ -35,7 +35,7 @@ class CarriesOut(Protocol):
     """Carries out a batch; what is held by somebody else it gives back as such."""
 
     async def carry_out(self, operations: Sequence[Operation]) -> list[Result]:
-        """Carry out a batch."""
+        """Decide and commit operations in arrival order; the answers come in the same order."""
 
     async def carry_out_held(self, operations: Sequence[Operation]) -> list[Result]:
         """Try again what was set aside."""

@@ -186,7 +186,7 @@ class CancelOutcome(StrEnum):
 
 
 class CancelAnswer(Struct, frozen=True, gc=False):
-    """What is answered to a Cancel."""
+    """How the key stands now, and the payment that it had made."""
 
     outcome: CancelOutcome
     #: None where the key was not seen before.
@@ -203,7 +203,7 @@ class CardAnswer(Struct, frozen=True, gc=False):
 
 
 class AccountAnswer(Struct, frozen=True, gc=False):
-    """An account."""
+    """The account as it stands, opened now or before."""
 
     account: Account
 

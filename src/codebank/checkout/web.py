@@ -76,7 +76,6 @@ class Web:
         return await self._page(request, "catalogue.html", {"products": products})
 
     async def product(self, request: Request) -> Response:
-        """Show one product."""
         slug = request.path_params["slug"]
         async with self.shop.pool.acquire() as connection:
             found = await store.find_products(connection, [slug]) if "\0" not in slug else {}
@@ -85,7 +84,6 @@ class Web:
         return await self._page(request, "product.html", {"product": found[slug]})
 
     async def basket(self, request: Request) -> Response:
-        """Show the basket."""
         return await self._page(request, "basket.html", {"quantity_max": QUANTITY_MAX})
 
     async def change_basket(self, request: Request) -> Response:

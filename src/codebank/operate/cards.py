@@ -42,14 +42,12 @@ def issue_card(settings: Settings, account_id: str, holder_name: str, limit_mino
 
 
 def block_card(settings: Settings, card_id: str, reason: str) -> dict[str, Any]:
-    """Block a card."""
     value = pb.BlockCardRequest.Reason.Value(f"REASON_{reason.upper()}")
     request = pb.BlockCardRequest(card_id=card_id, reason=value)
     return _call(settings, lambda bank, key: bank.BlockCard(request, metadata=key, timeout=_TIMEOUT_SECONDS))
 
 
 def unblock_card(settings: Settings, card_id: str) -> dict[str, Any]:
-    """Unblock a card."""
     request = pb.UnblockCardRequest(card_id=card_id)
     return _call(settings, lambda bank, key: bank.UnblockCard(request, metadata=key, timeout=_TIMEOUT_SECONDS))
 

@@ -122,7 +122,6 @@ class ControlRoom:
         }
 
     async def page(self, request: Request) -> Response:
-        """Show the control room."""
         return self.pages.render(request, "control.html", await self._values(request))
 
     def links(self) -> list[tuple[str, str]]:

@@ -194,7 +194,6 @@ class Bank:
         return result
 
     async def GetCard(self, request: pb.GetCardRequest, context: Context) -> pb.GetCardResponse:
-        """Read a card."""
         self._require_operator(context)
         card_id = read_card_id(request.card_id)
         with reaching_database():
@@ -205,13 +204,11 @@ class Bank:
         return pb.GetCardResponse(card=card_message(CardAnswer(*found)))
 
     async def BlockCard(self, request: pb.BlockCardRequest, context: Context) -> pb.BlockCardResponse:
-        """Block a card."""
         self._require_operator(context)
         blocked = await self._carry_out_for_operator(self._reader.block(request), context)
         return pb.BlockCardResponse(card=card_message(blocked))
 
     async def UnblockCard(self, request: pb.UnblockCardRequest, context: Context) -> pb.UnblockCardResponse:
-        """Unblock a card."""
         self._require_operator(context)
         unblocked = await self._carry_out_for_operator(self._reader.unblock(request), context)
         return pb.UnblockCardResponse(card=card_message(unblocked))

@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 
 class EntryKind(StrEnum):
-    """What an entry is for."""
+    """Why money moved."""
 
     CHARGE = "charge"
     REFUND = "refund"

@@ -34,7 +34,6 @@ KEY_COLUMNS: Final = (
 
 
 def account_of(row: asyncpg.Record) -> Account:
-    """Read an account from a row."""
     return Account(
         account_id=row["account_id"],
         holder_name=row["holder_name"],
@@ -51,7 +50,6 @@ def account_of(row: asyncpg.Record) -> Account:
 
 
 def card_of(row: asyncpg.Record) -> Card:
-    """Read a card from a row."""
     return Card(
         card_id=row["card_id"],
         account_id=row["account_id"],
@@ -67,7 +65,6 @@ def card_of(row: asyncpg.Record) -> Card:
 
 
 def payment_of(row: asyncpg.Record) -> PaymentState:
-    """Read a payment from a row."""
     return PaymentState(
         payment_id=row["payment_id"],
         status=row["status"],
@@ -91,7 +88,6 @@ def payment_of(row: asyncpg.Record) -> PaymentState:
 
 
 def merchant_of(row: asyncpg.Record) -> Merchant:
-    """Read a merchant from a row."""
     return Merchant(
         merchant_id=row["merchant_id"],
         name=row["name"],
@@ -102,7 +98,6 @@ def merchant_of(row: asyncpg.Record) -> Merchant:
 
 
 def key_of(row: asyncpg.Record) -> TakenKey:
-    """Read a key from a row."""
     return TakenKey(
         kind=row["key_kind"] or Authorize.kind,
         request_hash=row["request_hash"],

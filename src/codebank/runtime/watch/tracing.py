@@ -47,7 +47,7 @@ class Span(Protocol):
         """Say more of it; dots are written as two underscores."""
 
     def fail(self, reason: str) -> None:
-        """Say that it failed."""
+        """Mark the span as an error, so that searches for failures find it."""
 
     def end(self) -> None:
         """It is over."""
