@@ -28,9 +28,8 @@ async def open_log(
             await kafka.close()
         return
     dsn = settings.database_url("log", database_role)
-    read_only = {"default_transaction_read_only": "on"} if database_role else None
     meter = PoolMeter(telemetry, "log") if telemetry else None
-    pool = await open_pool(dsn, max_size=4, role=role, server_settings=read_only, meter=meter)
+    pool = await open_pool(dsn, max_size=4, role=role, read_only=database_role is not None, meter=meter)
     try:
         yield LocalLog(pool, dsn, settings.member_timeout_seconds)
     finally:

@@ -52,9 +52,9 @@ async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
     try:
         async with background(_keep_beating(telemetry)):
             await work(telemetry, stop)
-    except CodebankError:
-        raise  # said at the start in words that the operator understands
     except Exception as error:
+        if isinstance(error, CodebankError) and not telemetry.has_served:
+            raise  # said at the start, in words that the operator understands
         # Whoever keeps this role starts it anew: better than one that goes on without a part of itself.
         log.critical("the role ends by an error that it does not know", extra=fields(role=role), exc_info=error)
         raise SystemExit(1) from None
@@ -66,28 +66,39 @@ async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Do endless work beside the block; none of it ends alone.
 
     Work that ends by an error, or that ends at all, ends the block with it, and so the role: whoever keeps the role
-    starts it anew. On leaving, the work is cancelled and waited for. The error is the work's own, not a group's.
+    starts it anew. On leaving, the work is cancelled and waited for. One error is raised as it is, not as a group.
     """
-    names = [getattr(work, "__qualname__", "work") for work in works]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_endless(work, name), name=name) for work, name in zip(works, names, strict=True)
-            ]
+            tasks = [group.create_task(_endless(work), name=_name(work)) for work in works]
             try:
                 yield
             finally:
                 for task in tasks:
                     task.cancel()
-    except BaseExceptionGroup as errors:
-        if len(errors.exceptions) == 1:
-            raise errors.exceptions[0] from None
-        raise
+        return
+    except BaseExceptionGroup as group_of_errors:
+        errors = group_of_errors
+    # Raised out here, so that an error keeps the cause that it came with.
+    raise errors.exceptions[0] if len(errors.exceptions) == 1 else errors
 
 
-async def _endless(work: Coroutine[Any, Any, None], name: str) -> None:
-    await work
-    raise RuntimeError(f"{name} ended by itself")
+def _name(work: Coroutine[Any, Any, None]) -> str:
+    return getattr(work, "__qualname__", "work")
+
+
+async def _endless(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        if task.cancelling():
+            raise
+        # Such as a call whose channel somebody closed: a group would take it for an orderly end, and say nothing.
+        raise RuntimeError(f"{task.get_name()} was cancelled from within") from error
+    if not task.cancelling():
+        raise RuntimeError(f"{task.get_name()} ended by itself")
 
 
 async def _keep_beating(telemetry: Telemetry) -> None:

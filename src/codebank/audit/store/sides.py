@@ -51,9 +51,8 @@ async def open_sides(settings: Settings, telemetry: Telemetry | None = None) -> 
     try:
         for database in ("bank", "checkout", "statement"):
             dsn = settings.database_url(database, READER_ROLE)
-            read_only = {"default_transaction_read_only": "on"}
             meter = PoolMeter(telemetry, database) if telemetry else None
-            pools.append(await open_pool(dsn, max_size=2, role="audit", server_settings=read_only, meter=meter))
+            pools.append(await open_pool(dsn, max_size=2, role="audit", read_only=True, meter=meter))
         async with open_log(settings, "audit", database_role=READER_ROLE, telemetry=telemetry) as log:
             bank, checkout, statement = pools
             yield Sides(bank, checkout, statement, log=log, search=SearchIndex.of(settings), settings=settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from codebank.eventlog.log import (
     partition_of,
 )
 from codebank.runtime.postgres.errors import OUTAGES
-from codebank.runtime.postgres.pool import listening
+from codebank.runtime.postgres.pool import connect, listen
 
 #: How long a reader waits at most before it looks by itself, should a wake-up have been lost.
 _POLL_SECONDS: Final = 0.5
@@ -91,9 +90,7 @@ class LocalLog:
         return LocalWriter(self.pool, topic, epoch)
 
     async def open_reader(self, topic: str, group: str, member: str, positions: Positions) -> LocalReader:
-        reader = LocalReader(self, Group(self.pool, topic, group, member, self.member_timeout_seconds), positions)
-        reader.start()
-        return reader
+        return LocalReader(self, Group(self.pool, topic, group, member, self.member_timeout_seconds), positions)
 
     async def ends(self, topic: str, *, settled: bool = False) -> dict[int, int]:
         rows = await self.pool.fetch("select partition, next_offset from partition_end where topic = $1", topic)
@@ -163,15 +160,8 @@ class LocalReader:
         self._positions = positions
         self._next: dict[int, int] = {}
         self._woken = asyncio.Event()
-        self._listening: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to listen for appends."""
-        self._listening = asyncio.create_task(self._listen())
-
-    async def _listen(self) -> None:
-        async with listening(self._log.dsn, "log", lambda _topic: self._woken.set(), role="reader"):
-            await asyncio.get_running_loop().create_future()
+        #: Listens for appends; whoever reads keeps it open, so there is no task that could end alone.
+        self._ear: asyncpg.Connection | None = None
 
     @property
     def assigned(self) -> frozenset[int]:
@@ -183,6 +173,7 @@ class LocalReader:
         while True:
             self._woken.clear()
             try:
+                await self._keep_listening()
                 await self._keep_membership()
                 records = await self._fetch(max_records)
             except OUTAGES:
@@ -198,6 +189,11 @@ class LocalReader:
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    async def _keep_listening(self) -> None:
+        if self._ear is None or self._ear.is_closed():
+            self._ear = await connect(self._log.dsn, role="reader")
+            await listen(self._ear, "log", lambda _topic: self._woken.set())
 
     async def _keep_membership(self) -> None:
         owned = await self._group.keep()
@@ -227,9 +223,7 @@ class LocalReader:
             self._next[partition] = offset
 
     async def close(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listening
+        if self._ear is not None:
+            self._ear.terminate()
         self._next.clear()
         await self._group.leave()

@@ -11,6 +11,8 @@ from typing import Final
 import asyncpg
 
 #: A connection that was lost or refused. What was under way is then unknown: committed or not.
+#: A mistake in the use of a connection is `asyncpg.InterfaceError` and is not here; where the driver says that of one
+#: that was lost meanwhile, the pool says which it was (see `pool.lost`).
 CONNECTION_ERRORS: Final = (
     OSError,
     TimeoutError,
@@ -20,8 +22,10 @@ CONNECTION_ERRORS: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
-    # What the driver says when a connection is cut while it prepares the next step.
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+    # What the driver says when it lost its thread, such as by a connection that is cut between two steps of a call,
+    # or when none of several servers is the one that is asked for.
     asyncpg.InternalClientError,
 )
 #: What waited for somebody else's lock in vain, or lost to him; nothing of it was committed.
@@ -30,6 +34,8 @@ LOCK_ERRORS: Final = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.StatementCompletionUnknownError,
+    # Lost to a migration: a plan of before it, in a transaction that cannot be begun anew by the driver.
+    asyncpg.InvalidCachedStatementError,
 )
 #: A server that cannot write now: a stand-by after a failover, a full disk, no memory, a statement cut short.
 UNWRITABLE_ERRORS: Final = (

@@ -5,18 +5,45 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import msgspec
 from asyncpg.pool import PoolAcquireContext
 
-from codebank.runtime.postgres.errors import CONNECTION_ERRORS, DISCARDING_ERRORS
+from codebank.runtime.postgres.errors import DISCARDING_ERRORS, OUTAGES
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+_PAUSE_FIRST_SECONDS: Final = 0.1
+_PAUSE_MAX_SECONDS: Final = 2
+#: How long a server may take to let us in, and to answer a call.
+_CONNECT_SECONDS: Final = 10
+_COMMAND_SECONDS: Final = 30
+#: Asked of the server for every session, so that it ends what a hung or vanished process of ours leaves open. No
+#: transaction of ours waits for anything but its next statement; a lock is waited for longer than a hung holder may
+#: keep it; a statement goes on longer than we wait for its answer only where nobody is left to call it off.
+_SESSION: Final = {
+    "timezone": "UTC",
+    "idle_in_transaction_session_timeout": "5s",
+    "lock_timeout": "8s",
+    "statement_timeout": f"{_COMMAND_SECONDS + 5}s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25s",
+}
+#: One that only reads holds nobody up: it may think between its statements, and read for long.
+_READING_SESSION: Final = {
+    **_SESSION,
+    "default_transaction_read_only": "on",
+    "idle_in_transaction_session_timeout": "10min",
+    "statement_timeout": "6min",
+}
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
@@ -39,10 +66,12 @@ async def open_pool(
     min_size: int = 1,
     max_size: int = 8,
     role: str = "codebank",
+    read_only: bool = False,
     server_settings: Mapping[str, str] | None = None,
     meter: PoolMeter | None = None,
 ) -> asyncpg.Pool:
     """Open a pool whose connections speak UTC and JSON; `role` names the program in pg_stat_activity."""
+    session = _READING_SESSION if read_only else _SESSION
     pool = _Pool(
         dsn,
         min_size=min_size,
@@ -56,8 +85,9 @@ async def open_pool(
         loop=None,
         connection_class=asyncpg.Connection,
         record_class=asyncpg.Record,
-        command_timeout=30,
-        server_settings={"application_name": role, "timezone": "UTC", **(server_settings or {})},
+        timeout=_CONNECT_SECONDS,
+        command_timeout=_COMMAND_SECONDS,
+        server_settings={"application_name": role, **session, **(server_settings or {})},
     )
     if meter is not None:
         meter.watch(pool)
@@ -83,15 +113,37 @@ class PoolMeter:
         self.telemetry.histogram("codebank_pool_wait_seconds", self.database).observe(seconds)
 
 
+def lost(error: BaseException | None, connection: Connection) -> asyncpg.ConnectionDoesNotExistError | None:
+    """Say it where an error means that the connection was lost; None where it means something else.
+
+    The driver has one word for a connection that somebody cut and for one that is used wrongly. The first heals, the
+    second is a mistake of ours that nobody must wait out: only the connection itself can tell them apart.
+    """
+    if type(error) is asyncpg.InterfaceError and _is_gone(connection):
+        return asyncpg.ConnectionDoesNotExistError(str(error))
+    return None
+
+
+def _is_gone(connection: Connection) -> bool:
+    # The pool takes a connection that was lost out of the hands of whoever holds it.
+    held = getattr(connection, "_con", connection)
+    return held is None or bool(held.is_closed())
+
+
 class _Acquiring(PoolAcquireContext):
     """Throws a connection away after an error that it will not get over, instead of handing it to the next."""
 
     __slots__ = ()
 
     async def __aexit__(self, *raised: Any) -> None:
-        if self.connection is not None and isinstance(raised[1], DISCARDING_ERRORS):
-            self.connection.terminate()
+        connection = self.connection
+        assert connection is not None
+        loss = lost(raised[1], connection)
+        if isinstance(raised[1], DISCARDING_ERRORS) and not _is_gone(connection):
+            connection.terminate()
         await super().__aexit__(*raised)
+        if loss is not None:
+            raise loss from raised[1]
 
 
 class _Pool(asyncpg.Pool):
@@ -116,9 +168,31 @@ class _Pool(asyncpg.Pool):
 
 
 async def connect(dsn: str, *, role: str = "codebank") -> asyncpg.Connection:
-    """Open one connection like those of a pool."""
+    """Open one connection that speaks UTC and JSON; it may hold and wait for locks as long as its work takes."""
+    return await _connect(dsn, role, {"timezone": "UTC"})
+
+
+@asynccontextmanager
+async def connected(dsn: str, *, role: str) -> AsyncIterator[asyncpg.Connection]:
+    """Give one connection like those of a pool; at the end of the block it is gone for sure."""
+    connection = await _connect(dsn, role, _SESSION)
+    try:
+        yield connection
+    except asyncpg.InterfaceError as error:
+        loss = lost(error, connection)
+        if loss is None:
+            raise
+        raise loss from error
+    finally:
+        connection.terminate()
+
+
+async def _connect(dsn: str, role: str, session: Mapping[str, str]) -> asyncpg.Connection:
     connection = await asyncpg.connect(
-        dsn, command_timeout=30, server_settings={"application_name": role, "timezone": "UTC"}
+        dsn,
+        timeout=_CONNECT_SECONDS,
+        command_timeout=_COMMAND_SECONDS,
+        server_settings={"application_name": role, **session},
     )
     await _prepare(connection)
     return connection
@@ -131,40 +205,31 @@ async def listening(dsn: str, channel: str, heard: Callable[[str], None], *, rol
     A notification is a wake-up only: it may be lost while the connection is down, so `heard("")` asks the listener
     to look for itself.
     """
-    task = asyncio.create_task(_listen(dsn, channel, heard, role))
-    try:
+    async with background(_listen(dsn, channel, heard, role)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _listen(dsn: str, channel: str, heard: Callable[[str], None], role: str) -> None:
-    pause_seconds = 0.1
+    pause_seconds = _PAUSE_FIRST_SECONDS
     while True:
         try:
-            connection = await connect(dsn, role=role)
-        except CONNECTION_ERRORS:
+            async with connected(dsn, role=role) as connection:
+                gone = await listen(connection, channel, heard)
+                heard("")
+                pause_seconds = _PAUSE_FIRST_SECONDS
+                await gone.wait()
+        except OUTAGES:
             await asyncio.sleep(pause_seconds)
-            pause_seconds = min(pause_seconds * 2, 2)
-            continue
-        pause_seconds = 0.1
-        try:
-            await _hear_until_lost(connection, channel, heard)
-        except CONNECTION_ERRORS:
-            pass
-        finally:
-            connection.terminate()
+            pause_seconds = min(pause_seconds * 2, _PAUSE_MAX_SECONDS)
 
 
-async def _hear_until_lost(connection: asyncpg.Connection, channel: str, heard: Callable[[str], None]) -> None:
-    lost = asyncio.Event()
-    connection.add_termination_listener(lambda _: lost.set())
+async def listen(connection: asyncpg.Connection, channel: str, heard: Callable[[str], None]) -> asyncio.Event:
+    """Call `heard` with each notification; give what is set when the connection is lost."""
+    gone = asyncio.Event()
+    connection.add_termination_listener(lambda _: gone.set())
 
     def on_notification(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
         heard(str(payload))
 
     await connection.add_listener(channel, on_notification)
-    heard("")
-    await lost.wait()
+    return gone

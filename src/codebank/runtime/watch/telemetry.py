@@ -41,6 +41,8 @@ class Telemetry:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.ready = threading.Event()
+        #: Whether it could ever be used: what ends it before is an error of its start.
+        self.has_served = False
         self.tracer: Tracer = OFF
         self._beat_at: float | None = None
         self._bound: dict[tuple[str, ...], Metered] = {}
@@ -74,6 +76,7 @@ class Telemetry:
 
     def beat(self) -> None:
         """Say that the event loop turns."""
+        self.has_served = self.has_served or self.ready.is_set()
         self._beat_at = time.monotonic()
 
     def is_live(self) -> bool:

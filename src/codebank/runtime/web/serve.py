@@ -54,14 +54,19 @@ async def serve_app(
         ),
         on_ready,
     )
-    serving = asyncio.create_task(server.serve())
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        # Also where the role is cancelled: the port must be free when this returns.
-        stopping.cancel()
-        if on_stop is not None:
-            on_stop()
-        server.should_exit = True
-        await serving
+
+    async def serve() -> None:
+        await server.serve()
+        if not server.should_exit:
+            raise RuntimeError("the server ended by itself")
+
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(serve())
+        try:
+            await stop.wait()
+        finally:
+            # Also where the role is cancelled: the port must be free when this returns.
+            if on_stop is not None:
+                on_stop()
+            server.should_exit = True
+            await asyncio.wait({serving})

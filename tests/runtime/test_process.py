@@ -1,0 +1,171 @@
+"""A role as a process: nothing of it ends alone, and nothing of it ends unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codebank.errors import Code, CodebankError
+from codebank.runtime.process import background
+from tests.system import CODEBANK, free_port, own_environment
+
+pytestmark = pytest.mark.anyio
+
+ROLE = """
+import asyncio, sys
+from codebank.cli.words import answering
+from codebank.errors import Code, CodebankError
+from codebank.runtime.process import background, run_role
+from codebank.runtime.watch.metrics import PROCESS_METRICS
+from codebank.runtime.watch.telemetry import Telemetry
+
+async def stumble():
+    await asyncio.sleep(0)
+    raise {error}
+
+async def work(telemetry, stop):
+    telemetry.ready.set()
+    telemetry.beat()
+    async with background(stumble()):
+        await stop.wait()
+
+@answering
+def main():
+    telemetry = Telemetry(PROCESS_METRICS)
+    run_role("relay", work, telemetry, host="127.0.0.1", health_port=int(sys.argv[1]), log_level="info")
+
+main()
+"""
+
+
+def run_role_that_raises(error: str) -> subprocess.CompletedProcess[str]:
+    program = ROLE.replace("{error}", error)
+    return subprocess.run(
+        [sys.executable, "-c", program, str(free_port())], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize("error", ["ZeroDivisionError('of ours')", "CodebankError(Code.INTERNAL, 'of ours')"])
+def test_trap_c02_work_that_ends_by_an_unknown_error_ends_the_role_with_its_trace_logged(error: str) -> None:
+    ended = run_role_that_raises(error)
+
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert ended.returncode == 1
+    assert [line["message"] for line in lines] == ["starting", "the role ends by an error that it does not know"]
+    assert (lines[1]["level"], lines[1]["role"]) == ("critical", "relay")
+    assert "in stumble" in lines[1]["trace"]
+    assert "of ours" in lines[1]["trace"]
+
+
+def test_an_error_of_the_start_is_one_sentence(folder: Path) -> None:
+    environment = own_environment(folder, vault_key="no key")
+
+    ended = subprocess.run(
+        [*CODEBANK, "run", "bank"], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert ended.returncode in (1, 2)
+    assert said[0].startswith("codebank: ")
+    assert "Traceback" not in ended.stderr
+    assert "critical" not in ended.stderr
+
+
+async def endless() -> None:
+    await asyncio.Event().wait()
+
+
+async def stumbling() -> None:
+    raise KeyError("stumbled") from ValueError("the cause")
+
+
+async def ending() -> None:
+    await asyncio.sleep(0)
+
+
+async def cancelled_from_within() -> None:
+    call = asyncio.get_running_loop().create_future()
+    call.cancel()
+    await call
+
+
+async def in_background(*works: Coroutine[Any, Any, None]) -> None:
+    async with background(*works):
+        await endless()
+
+
+async def test_the_error_of_a_work_ends_the_block_and_keeps_its_cause() -> None:
+    with pytest.raises(KeyError, match="stumbled") as raised:
+        await in_background(endless(), stumbling())
+
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [(ending, "ending ended by itself"), (cancelled_from_within, "cancelled_from_within was cancelled from within")],
+)
+async def test_trap_c02_work_that_just_ends_ends_the_block(
+    work: Callable[[], Coroutine[Any, Any, None]], said: str
+) -> None:
+    with pytest.raises(RuntimeError, match=said):
+        await in_background(work(), endless())
+
+
+async def test_two_works_that_fail_at_once_are_both_told() -> None:
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await in_background(stumbling(), cancelled_from_within())
+
+    assert {type(error) for error in raised.value.exceptions} == {KeyError, RuntimeError}
+
+
+async def test_an_error_of_the_block_is_raised_as_it_is_and_the_work_is_waited_for() -> None:
+    told: list[str] = []
+
+    async def working() -> None:
+        try:
+            await endless()
+        finally:
+            await asyncio.sleep(0)
+            told.append("put away")
+
+    error = CodebankError(Code.INVALID, "of the block")
+
+    async def block() -> None:
+        async with background(working()):
+            await asyncio.sleep(0)
+            raise error from OSError("why")
+
+    with pytest.raises(CodebankError) as raised:
+        await block()
+
+    assert raised.value is error
+    assert isinstance(error.__cause__, OSError)
+    assert told == ["put away"]
+
+
+async def test_work_that_ends_in_order_when_it_is_cancelled_is_no_error() -> None:
+    async def polite() -> None:
+        try:
+            await endless()
+        except asyncio.CancelledError:
+            return
+
+    async with background(polite()):
+        await asyncio.sleep(0)
+
+
+async def test_whoever_cancels_the_block_gets_a_cancellation() -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(in_background(endless()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+
+    assert task.cancelled()
