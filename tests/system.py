@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,15 @@ from codebank.audit.proof.prove import prove_once
 from codebank.audit.proof.reconcile import Proof
 from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.relay import Relay
+from codebank.machine.postgres import EmbeddedPostgres
 from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD, seed_all
-from codebank.roles import METRICS, ROLES
+from codebank.roles import METRICS, ROLES, migrate_all
 from codebank.runtime.postgres.pool import open_pool
+from codebank.runtime.postgres.provision import prepare_databases
+from codebank.runtime.watch.health import is_ready
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.watch.tracer import open_tracer
-from codebank.settings import Settings
+from codebank.settings import DATABASES, READER_ROLE, Settings
 from tests.conftest import Databases, settings_for
 
 
@@ -121,6 +126,63 @@ def own_environment(state: Path, **settings: object) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CODEBANK_")}
     own = {**{name: free_port() for name in PORTS}, "state": state, **settings}
     return inherited | {f"CODEBANK_{name.upper()}": str(value) for name, value in own.items()}
+
+
+@contextlib.asynccontextmanager
+async def own_server(state: Path, **settings: object) -> AsyncIterator[dict[str, str]]:
+    """Run a PostgreSQL of a test's own, migrated and seeded, for roles as processes; give their environment."""
+    keys = {name: f"{name}-of-the-tests" for name in ("operator_key", "merchant_key", "web_secret")}
+    environment = own_environment(state, vault_key="5a" * 32, test_cards="on", demo="on", **keys, **settings)
+    with EmbeddedPostgres(state / "postgres", durable=False) as server:
+        await prepare_databases(server.dsn("postgres", "postgres"), list(DATABASES), READER_ROLE)
+        await migrate_all(Settings.load(environment))
+        await seed_all(Settings.load(environment))
+        yield environment
+
+
+@dataclass
+class RoleProcess:
+    """A role as a process of its own."""
+
+    name: str
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    def signal(self, number: signal.Signals) -> None:
+        """Stop it, let it go on, or end it."""
+        self.process.send_signal(number)
+
+    async def metric(self, name: str) -> float:
+        """Read a metric without labels; -1 where it does not answer."""
+        home = f"http://127.0.0.1:{getattr(self.settings, ROLES[self.name].health_port)}"
+        try:
+            async with httpx.AsyncClient(base_url=home, timeout=1) as browser:
+                shown = (await browser.get("/metrics")).text
+        except httpx.HTTPError:
+            return -1
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"{name} ")]
+        return float(line.split()[1])
+
+
+@contextlib.asynccontextmanager
+async def role_process(name: str, environment: Mapping[str, str], **ports: int) -> AsyncIterator[RoleProcess]:
+    """Run a role as a process until the end of the block; wait until it can be used."""
+    own = {f"CODEBANK_{key.upper()}": str(port) for key, port in ports.items()}
+    own.setdefault(f"CODEBANK_{name.upper()}_HEALTH_PORT", str(free_port()))
+    settings = Settings.load({**environment, **own})
+    log_path = settings.state / f"{name}-{getattr(settings, ROLES[name].health_port)}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen([*CODEBANK, "run", name], env={**environment, **own}, stderr=log)
+    try:
+        async with asyncio.timeout(30):
+            while not await is_ready("127.0.0.1", getattr(settings, ROLES[name].health_port)):
+                assert process.poll() is None, log_path.read_text()
+                await asyncio.sleep(0.05)
+        yield RoleProcess(name, settings, process, log_path)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def children(state: Path, role: str) -> list[int]:

@@ -54,7 +54,10 @@ class Role:
 
 async def _relay(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
     async with open_log(settings, "relay", telemetry=telemetry) as log:
-        await Relay(settings.database_url("bank"), log, telemetry, settings.relay_batch_max).run(stop)
+        relay = Relay(
+            settings.database_url("bank"), log, telemetry, settings.relay_batch_max, settings.relay_lease_seconds
+        )
+        await relay.run(stop)
 
 
 async def _checkout(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:

@@ -128,6 +128,7 @@ class Settings:
     stop_grace_seconds: int = _setting("how long a stopping role may finish what it took", 10)
 
     relay_batch_max: int = _setting("events that the relay ships at once", 500)
+    relay_lease_seconds: int = _setting("silence of the leading relay after which a stand-by takes its place", 20)
     projector_batch_max: int = _setting("events that a projector stores at once", 500)
     member_timeout_seconds: int = _setting("silence after which a group gives a member's partitions away", 3)
 

@@ -40,14 +40,18 @@ async def log(databases: Databases) -> AsyncIterator[LocalLog]:
 @pytest.fixture
 async def bank(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
     connection = await databases.connect("bank")
-    for account_id in ACCOUNTS:
-        async with connection.transaction():
-            await carry_out(
-                connection,
-                [OpenAccount(account_id=account_id, holder_name="x", currency="BRL", limit_minor=0)],
-            )
+    await open_accounts(connection)
     yield connection
     await connection.close()
+
+
+async def open_accounts(bank: asyncpg.Connection) -> None:
+    for account_id in ACCOUNTS:
+        async with bank.transaction():
+            await carry_out(
+                bank,
+                [OpenAccount(account_id=account_id, holder_name="x", currency="BRL", limit_minor=0)],
+            )
 
 
 async def add_events(bank: asyncpg.Connection, first: int, count: int) -> None:

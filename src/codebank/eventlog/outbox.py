@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -14,8 +15,15 @@ from codebank.events import key_of
 from codebank.runtime.postgres.pool import Connection
 from codebank.wire import TRACE_HEADER, event_headers
 
-#: One relay ships at a time: whoever holds this lock of the bank's database.
+#: One relay ships at a time: whoever holds this lock of the bank's database. A session holds it, and what removes from
+#: the outbox is that session: who loses it can ship nothing more, whatever he believes.
 RELAY_LOCK: Final = 0x72656C61
+
+_LEADER: Final = """
+from pg_locks l join pg_stat_activity a using (pid)
+where l.locktype = 'advisory' and l.granted and (l.classid, l.objid, l.objsubid) = (0, $1::oid, 1)
+  and l.database = (select oid from pg_database where datname = current_database())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,40 @@ class Backlog:
 
     events: int
     age_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSign:
+    """What shows that a leader lives: its session, and when that session last began or ended a statement."""
+
+    pid: int
+    session_began_at: datetime
+    heard_at: datetime
+
+
+async def take_lead(connection: Connection) -> bool:
+    """Take the lead unless somebody has it; it lasts as long as the session."""
+    return bool(await connection.fetchval("select pg_try_advisory_lock($1)", RELAY_LOCK))
+
+
+async def leader_sign(connection: Connection) -> LeaderSign | None:
+    """Give the leader's last sign of life; None where nobody leads, or the server does not show it."""
+    row = await connection.fetchrow(
+        f"select a.pid, a.backend_start, a.state_change {_LEADER} and a.state_change is not null", RELAY_LOCK
+    )
+    return LeaderSign(*row) if row is not None else None
+
+
+async def depose(connection: Connection, sign: LeaderSign) -> bool:
+    """End the session of a leader that gave no sign since; tell whether it was so."""
+    ended = await connection.fetchval(
+        f"select pg_terminate_backend(a.pid) {_LEADER} and (a.pid, a.backend_start, a.state_change) = ($2, $3, $4)",
+        RELAY_LOCK,
+        sign.pid,
+        sign.session_began_at,
+        sign.heard_at,
+    )
+    return bool(ended)
 
 
 async def read_batch(connection: Connection, max_rows: int) -> list[OutboxRow]:

@@ -1,6 +1,10 @@
 """The relay: ships the outbox to the log, so that the log holds each event once, in order per account.
 
-One relay leads, by a lock of the bank's database; others stand by. Shipping a batch has two commits, one on the log
+One relay leads, by a lease on the bank's database; others stand by. A session holds the lead, and makes itself heard
+by every look at the outbox. A stand-by that heard nothing of it for as long as the lease lasts ends that session at the
+server, and leads: a leader that hangs can remove nothing more, and the log refuses what it may still append.
+
+Shipping a batch has two commits, one on the log
 and one on the outbox, and a crash may fall between them. So a relay that begins to lead first looks at the tail of the
 log and removes from the outbox whatever is there already. That suffices because a batch is on the log whole or not at
 all, the next one is shipped only after the last was removed, and no batch is larger than the tail that is read.
@@ -23,7 +27,7 @@ from codebank.eventlog import outbox
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, NewRecord, Record, Writer
 from codebank.eventlog.outbox import OutboxRow
 from codebank.events import PAYMENTS_TOPIC
-from codebank.runtime.postgres.pool import connect, listening
+from codebank.runtime.postgres.pool import connected, listening
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import Tracer
 from codebank.wire import TRACE_HEADER
@@ -44,36 +48,29 @@ class Relay:
     log: EventLog
     telemetry: Telemetry
     batch_max: int = 500
+    #: Silence of the leader after which a stand-by takes its place; longer than one batch takes to be on the log.
+    lease_seconds: int = 20
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Lead or stand by until asked to stop; a batch under way is finished first."""
         batch_max = min(self.batch_max, BATCH_CEILING)
-        stopping = asyncio.create_task(self._wake_on(stop))
         failures = 0
-        try:
-            async with listening(self.bank_dsn, "outbox", lambda _payload: self._woken.set(), role="relay"):
-                while not stop.is_set():
-                    try:
-                        await self._lead(stop, batch_max)
-                        failures = 0
-                    except (*LOG_ERRORS, Fenced) as error:
-                        self.telemetry.gauge("codebank_relay_leading").set(0)
-                        log.warning("relay begins anew: %s", error, extra=fields(error=type(error).__name__))
-                        await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
-                        failures += 1
-        finally:
-            stopping.cancel()
-
-    async def _wake_on(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self._woken.set()
+        async with listening(self.bank_dsn, "outbox", lambda _payload: self._woken.set(), role="relay"):
+            while not stop.is_set():
+                try:
+                    await self._lead(stop, batch_max)
+                    failures = 0
+                except (*LOG_ERRORS, Fenced) as error:
+                    self.telemetry.ready.clear()
+                    log.warning("relay begins anew: %s", error, extra=fields(error=type(error).__name__))
+                    await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                    failures += 1
 
     async def _lead(self, stop: asyncio.Event, batch_max: int) -> None:
-        """Take the lock on a connection of its own: whoever loses the connection loses the lead."""
-        connection = await connect(self.bank_dsn, role="relay")
-        try:
-            if not await self._take_lock(connection, stop):
+        """Lead on a connection of its own: whoever loses the connection loses the lead."""
+        async with connected(self.bank_dsn, role="relay") as connection:
+            if not await self._take_lead(connection, stop):
                 return
             # Before the log is asked for anything: it may be down, and then the backlog is what one wants to see.
             await self._report(connection)
@@ -81,11 +78,9 @@ class Relay:
             try:
                 await self._keep_shipping(connection, writer, stop, batch_max)
             finally:
+                self.telemetry.gauge("codebank_relay_leading").set(0)
                 with contextlib.suppress(*LOG_ERRORS):
                     await writer.close()
-        finally:
-            self.telemetry.gauge("codebank_relay_leading").set(0)
-            connection.terminate()
 
     async def _keep_shipping(
         self, connection: asyncpg.Connection, writer: Writer, stop: asyncio.Event, batch_max: int
@@ -100,11 +95,19 @@ class Relay:
             if shipped == 0:
                 await _pause(self._woken, _POLL_SECONDS)
 
-    async def _take_lock(self, connection: asyncpg.Connection, stop: asyncio.Event) -> bool:
+    async def _take_lead(self, connection: asyncpg.Connection, stop: asyncio.Event) -> bool:
+        clock = asyncio.get_running_loop().time
+        sign, seen_at = None, clock()
         while not stop.is_set():
-            if await connection.fetchval("select pg_try_advisory_lock($1)", outbox.RELAY_LOCK):
+            if await outbox.take_lead(connection):
                 return True
             self.telemetry.ready.set()  # a stand-by is ready too
+            # Whether the leader's stamp moves counts, by our own clock: the server's may be set back, or ahead.
+            newest = await outbox.leader_sign(connection)
+            if newest != sign:
+                sign, seen_at = newest, clock()
+            elif sign is not None and clock() - seen_at > self.lease_seconds and await outbox.depose(connection, sign):
+                log.warning("the leading relay was silent; its lead is over", extra=fields(seconds=self.lease_seconds))
             await _pause(stop, _POLL_SECONDS)
         return False
 
