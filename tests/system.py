@@ -165,6 +165,11 @@ class RoleProcess:
         return float(line.split()[1])
 
 
+def _start(words: list[str], environment: Mapping[str, str], log_path: Path) -> subprocess.Popen[bytes]:
+    with log_path.open("wb") as log:
+        return subprocess.Popen([*CODEBANK, *words], env=environment, stderr=log)
+
+
 @contextlib.asynccontextmanager
 async def role_process(name: str, environment: Mapping[str, str], **ports: int) -> AsyncIterator[RoleProcess]:
     """Run a role as a process until the end of the block; wait until it can be used."""
@@ -172,8 +177,7 @@ async def role_process(name: str, environment: Mapping[str, str], **ports: int) 
     own.setdefault(f"CODEBANK_{name.upper()}_HEALTH_PORT", str(free_port()))
     settings = Settings.load({**environment, **own})
     log_path = settings.state / f"{name}-{getattr(settings, ROLES[name].health_port)}.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen([*CODEBANK, "run", name], env={**environment, **own}, stderr=log)
+    process = _start(["run", name], {**environment, **own}, log_path)
     try:
         async with asyncio.timeout(30):
             while not await is_ready("127.0.0.1", getattr(settings, ROLES[name].health_port)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from codebank.eventlog.local.log import LocalLog
-from codebank.eventlog.log import partition_of
+from codebank.eventlog.log import PARTITIONS, Reader, partition_of
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import open_pool
 from tests.conftest import Databases
@@ -67,3 +68,26 @@ async def test_a_failed_append_leaves_nothing(log: LocalLog) -> None:
         await writer.append([record("key", 1), broken])
 
     assert sum((await log.ends(TOPIC)).values()) == 0
+
+
+@pytest.mark.anyio
+async def test_trap_c08_a_dead_member_is_not_believed_alive_after_the_clock_was_set_back(
+    log: LocalLog, databases: Databases
+) -> None:
+    """What it wrote before is then ahead of now, by an hour."""
+    dead = await join(log, "g")
+    await read_nothing(dead)
+    assert len(dead.assigned) == PARTITIONS
+    keeper = await databases.connect("log")
+    await keeper.execute("update member set heard_at = clock_timestamp() + interval '1 hour'")
+    await keeper.close()
+    assert [member.silent_milliseconds for member in await log.members(TOPIC)] == [0]
+
+    heir = await join(log, "g")
+    async with asyncio.timeout(8):
+        while len(heir.assigned) < PARTITIONS:
+            await read_nothing(heir)
+
+
+async def read_nothing(reader: Reader) -> None:
+    assert await reader.read(10, 0.05) == []

@@ -68,6 +68,13 @@ class Group:
         await connection.execute("select pg_advisory_xact_lock(hashtext($1), hashtext($2))", self.topic, self.group)
 
     async def _bury_the_silent(self, connection: Connection) -> None:
+        # A stamp ahead of now is of before the clock was set back: it counts from now on, not once that time has come.
+        await connection.execute(
+            "update member set heard_at = clock_timestamp()"
+            ' where topic = $1 and "group" = $2 and heard_at > clock_timestamp()',
+            self.topic,
+            self.group,
+        )
         await connection.execute(
             'with dead as (delete from member where topic = $1 and "group" = $2'
             "  and heard_at < clock_timestamp() - make_interval(secs => $3) returning member)"

@@ -103,7 +103,7 @@ class LocalLog:
     async def members(self, topic: str) -> list[Member]:
         rows = await self.pool.fetch(
             'select m."group", m.member, array_remove(array_agg(c.partition order by c.partition), null) as partitions,'
-            " (extract(epoch from now() - m.heard_at) * 1000)::bigint as silent from member m"
+            " greatest(0, extract(epoch from now() - m.heard_at) * 1000)::bigint as silent from member m"
             ' left join claim c using (topic, "group", member) where m.topic = $1'
             ' group by m."group", m.member, m.heard_at order by 1, 2',
             topic,
