@@ -24,6 +24,7 @@ from codebank.machine.orphans import server_processes
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.machine.unprivileged import as_server_user, server_uid
 from codebank.runtime.postgres.provision import prepare_databases
+from codebank.runtime.process import background
 from codebank.settings import socket_folder
 
 
@@ -236,6 +237,23 @@ async def test_a_server_that_dies_is_started_again_while_it_is_watched(server: E
     watching.cancel()
     assert said == ["postgres died; starting it again", "postgres is ready again"]
     assert await ask(server, "select number from kept") == 5
+
+
+@pytest.mark.anyio
+async def test_trap_c05_a_server_that_lets_nobody_in_is_killed_and_started_again(server: EmbeddedPostgres) -> None:
+    await ask(server, "insert into kept values (6)")
+    said: list[str] = []
+    before = alive(server)
+
+    async with background(server.keep_running(said.append), server.end_if_it_hangs(said.append)):
+        os.kill(before, signal.SIGSTOP)
+
+        async with asyncio.timeout(40):
+            while len(said) < 3:
+                await asyncio.sleep(0.02)
+
+    assert said == ["postgres lets nobody in; killed", "postgres died; starting it again", "postgres is ready again"]
+    assert await ask(server, "select number from kept") == 6
 
 
 @pytest.mark.anyio

@@ -34,6 +34,12 @@ echo $! > "$2/$1.new"
 mv "$2/$1.new" "$2/$1.ready"
 while :; do sleep 1; done
 """
+#: Says that it lives whenever it is asked, and has a neighbour.
+ANSWERING = """
+sleep 60 &
+echo $! > "$2/$1.beside"
+while :; do : > "$2/$1.beat"; : > "$2/$1.ready"; sleep 0.02; done
+"""
 #: Is well until it is killed, then never again.
 SPOILED = """
 [ -e "$2/$1.ready" ] && { echo start $1 >> "$2/story"; exit 7; }
@@ -75,12 +81,14 @@ async def supervised(
     *children: Child, grace_seconds: float = 5, said: list[str] | None = None
 ) -> AsyncIterator[Supervisor]:
     heard = said if said is not None else []
-    supervisor = Supervisor(children, heard.append, grace_seconds=grace_seconds)
-    await supervisor.start()
-    try:
+    supervisor = Supervisor(children, heard.append, grace_seconds=grace_seconds, live_poll_seconds=0.05)
+    async with supervisor.running():
         yield supervisor
-    finally:
-        await supervisor.stop()
+
+
+async def start(supervisor: Supervisor) -> None:
+    async with supervisor.running():
+        pass
 
 
 async def test_children_start_in_order_and_stop_in_reverse_order(folder: Path) -> None:
@@ -95,7 +103,6 @@ async def test_children_start_in_order_and_stop_in_reverse_order(folder: Path) -
     assert story(folder)[3:] == ["stop audit", "stop checkout", "stop bank"]
     assert not any(runs(pid) for pid in pids.values())
     assert supervisor.pids == {}
-    await supervisor.stop()
 
 
 async def test_children_of_a_group_start_together_after_those_before_them(folder: Path) -> None:
@@ -121,6 +128,61 @@ async def test_a_killed_child_comes_back_and_its_neighbours_do_not_notice(folder
         assert supervisor.pids["bank"] != before["bank"]
         assert said[0] == "bank was ended by SIGKILL; starting it again in 0.2 s"
         assert said[1].startswith("bank is ready again after 0.")
+
+
+async def test_trap_c05_a_child_that_hangs_is_killed_with_all_that_it_started_and_replaced(folder: Path) -> None:
+    said: list[str] = []
+    async with supervised(answering(folder, "relay"), child(folder, "bank"), said=said) as supervisor:
+        before = supervisor.pids
+        neighbour = int((folder / "relay.beside").read_text())
+
+        os.kill(before["relay"], signal.SIGSTOP)
+
+        await until(lambda: len(said) == 3)
+        assert said[:2] == ["relay does not answer; killed", "relay was ended by SIGKILL; starting it again in 0.2 s"]
+        assert supervisor.pids["bank"] == before["bank"]
+        assert not runs(before["relay"])
+        await until(lambda: not runs(neighbour))
+        assert runs(supervisor.pids["relay"])
+
+
+async def test_a_child_that_was_silent_for_a_moment_is_left_alone(folder: Path) -> None:
+    said: list[str] = []
+    asked = 0
+    calm = answering(folder, "relay")
+
+    async def live() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 10 == 0
+
+    async with supervised(replace(calm, live=live), said=said) as supervisor:
+        before = supervisor.pids
+        await until(lambda: asked >= 25)
+
+        assert supervisor.pids == before
+        assert said == []
+
+
+def answering(folder: Path, name: str) -> Child:
+    """Make a child that says again and again that it lives, and has another beside it."""
+    calm = child(folder, name, ANSWERING)
+    beat = folder / f"{name}.beat"
+
+    async def live() -> bool:
+        beat.unlink()
+        async with asyncio.timeout(0.2):
+            while not beat.exists():
+                await asyncio.sleep(0.01)
+        return True
+
+    async def lives() -> bool:
+        try:
+            return await live()
+        except (OSError, TimeoutError):
+            return False
+
+    return replace(calm, live=lives)
 
 
 async def test_a_child_that_dies_again_and_again_is_started_less_and_less_often(folder: Path) -> None:
@@ -171,7 +233,7 @@ async def test_a_child_that_dies_three_times_before_it_is_ready_is_an_error_with
     supervisor = Supervisor([child(folder, "bank"), broken, child(folder, "audit")], print)
 
     with pytest.raises(CodebankError) as raised:
-        await supervisor.start()
+        await start(supervisor)
 
     assert raised.value.message == ("relay ended with status 3 before it was ready, 3 times\ncannot find the database")
     assert raised.value.hint == f"its whole log is {broken.log_path}"
@@ -185,7 +247,7 @@ async def test_a_child_that_lives_but_is_never_ready_is_an_error(folder: Path) -
     supervisor = Supervisor([sleepy], print, ready_timeout_seconds=0.4)
 
     with pytest.raises(CodebankError, match=r"bank is not ready after 0\.4 s\nwaiting\nhint: its whole log is"):
-        await supervisor.start()
+        await start(supervisor)
 
     assert supervisor.pids == {}
 
@@ -196,7 +258,7 @@ async def test_one_of_a_group_that_fails_gives_up_the_others(folder: Path) -> No
     supervisor = Supervisor([waiting, broken], print)
 
     with pytest.raises(CodebankError, match="bank ended with status 3 before it was ready, 3 times"):
-        await supervisor.start()
+        await start(supervisor)
 
     assert not runs(int((folder / "pid").read_text()))
 
@@ -205,7 +267,7 @@ async def test_a_program_that_is_not_there_is_named(folder: Path) -> None:
     missing = replace(child(folder, "bank"), argv=["/nowhere/python"])
 
     with pytest.raises(CodebankError, match="bank cannot be started: /nowhere/python: No such file or directory"):
-        await Supervisor([missing], print).start()
+        await start(Supervisor([missing], print))
 
 
 async def test_a_refused_connection_while_asking_means_not_yet(folder: Path) -> None:
@@ -222,7 +284,7 @@ async def test_a_refused_connection_while_asking_means_not_yet(folder: Path) -> 
 
 async def test_a_start_that_is_given_up_leaves_nothing_behind(folder: Path) -> None:
     supervisor = Supervisor([child(folder, "bank"), child(folder, "relay", "exec sleep 60")], print)
-    starting = asyncio.create_task(supervisor.start())
+    starting = asyncio.create_task(start(supervisor))
     await until(lambda: "relay" in supervisor.pids)
     pids = supervisor.pids
 
@@ -253,9 +315,10 @@ async def ready():
     return (folder / "bank.ready").exists()
 argv = ["/bin/sh", "-c", {STEADY!r}, "sh", "bank", str(folder)]
 async def main():
-    await Supervisor([Child("bank", argv, {{"PATH": {os.defpath!r}}}, ready, folder / "log")], print).start()
-    print("ready", flush=True)
-    await asyncio.sleep(60)
+    child = Child("bank", argv, {{"PATH": {os.defpath!r}}}, ready, folder / "log")
+    async with Supervisor([child], print).running():
+        print("ready", flush=True)
+        await asyncio.sleep(60)
 asyncio.run(main())
 """
     owner = await asyncio.create_subprocess_exec(

@@ -23,6 +23,7 @@ from typing import Final
 from urllib.parse import quote
 
 from codebank.errors import Code, CodebankError
+from codebank.machine.admission import lets_in
 from codebank.machine.binaries import runnable_tree
 from codebank.machine.children import die_with_parent
 from codebank.machine.orphans import stop_orphans
@@ -34,6 +35,9 @@ _START_TIMEOUT_SECONDS: Final = 120
 _STOP_TIMEOUT_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.2
+#: How often it is asked whether it lets anybody in, and how many times in a row it may not.
+_ASK_SECONDS: Final = 2
+_SILENT_MAX: Final = 5
 _RETRY_MAX_SECONDS: Final = 5
 #: Which line of `postmaster.pid` says how far the server is, counted from nought.
 _STATUS_LINE: Final = 7
@@ -149,6 +153,20 @@ class EmbeddedPostgres:
             except CodebankError as error:
                 say(str(error))
                 pause_seconds = min(pause_seconds * 2, _RETRY_MAX_SECONDS)
+
+    async def end_if_it_hangs(self, say: Callable[[str], None]) -> None:
+        """End the server whenever it lets nobody in for long, so that it is started again; until cancelled."""
+        silent = 0
+        while True:
+            await asyncio.sleep(_ASK_SECONDS)
+            pid = self.pid
+            # Counted by questions, not by time: whoever stops us, or the machine, stops the counting too.
+            silent = silent + 1 if pid is not None and not await lets_in(socket_folder(self.folder)) else 0
+            if pid is not None and silent == _SILENT_MAX:
+                say("postgres lets nobody in; killed")
+                # What it has started ends when it sees that, or when the next one is started.
+                os.kill(pid, signal.SIGKILL)
+                silent = 0
 
     def _require_data_is_ours(self) -> None:
         if not self.data.exists():

@@ -1,4 +1,4 @@
-"""A supervisor of child processes: starts them in order, starts again what dies, stops them in reverse order."""
+"""A supervisor of child processes: starts them in order, starts again what dies or hangs, stops in reverse order."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
 from codebank.machine.children import die_with_parent
+from codebank.runtime.process import background
 
 _BACK_OFF_FIRST_SECONDS: Final = 0.2
 _BACK_OFF_MAX_SECONDS: Final = 5.0
@@ -21,6 +22,9 @@ _BACK_OFF_MAX_SECONDS: Final = 5.0
 _WELL_AFTER_SECONDS: Final = 10
 _FIRST_STARTS_MAX: Final = 3
 _READY_POLL_SECONDS: Final = 0.05
+#: How often a child is asked whether it lives, and how many times in a row it may say nothing.
+_LIVE_POLL_SECONDS: Final = 1.0
+_SILENT_MAX: Final = 10
 _TAIL_BYTES: Final = 2000
 
 
@@ -38,10 +42,12 @@ class Child:
     log_path: Path
     #: Neighbours of the same group start together, and stop together. Empty: alone.
     group: str = ""
+    #: Asked now and then whether it lives; an OSError means no. None: living is not being dead. Must not take long.
+    live: Callable[[], Awaitable[bool]] | None = None
 
 
 class Supervisor:
-    """The keeper of some children. Must be started in the main thread: children die with the thread that made them."""
+    """The keeper of some children. Must be used in the main thread: children die with the thread that made them."""
 
     def __init__(
         self,
@@ -50,48 +56,59 @@ class Supervisor:
         *,
         ready_timeout_seconds: float = 30,
         grace_seconds: float = 10,
+        live_poll_seconds: float = _LIVE_POLL_SECONDS,
     ) -> None:
-        self._kept = [_Kept(child, say, ready_timeout_seconds, grace_seconds) for child in children]
+        patience = _Patience(ready_timeout_seconds, grace_seconds, live_poll_seconds)
+        self._kept = [_Kept(child, say, patience) for child in children]
 
     @property
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name of the child."""
         return {kept.child.name: kept.pid for kept in self._kept if kept.pid is not None}
 
-    async def start(self) -> None:
-        """Start every group when the one before it is ready, and keep them running from then on.
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start every group when the one before it is ready, keep all running, stop every group, the last first.
 
         Raises CodebankError with the end of its log if a child does not become ready; all are stopped then.
         """
         try:
-            for group in self._groups():
-                await _all_or_first_error([kept.start() for kept in group])
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Stop every group, the last first, and wait for its end. Safe to repeat."""
-        for kept in self._kept:
-            await kept.let_go()
-        for group in reversed(self._groups()):
-            await asyncio.gather(*(kept.end() for kept in group))
+            async with background(*(kept.keep() for kept in self._kept)):
+                for group in self._groups():
+                    for kept in group:
+                        kept.may_start.set()
+                    for kept in group:
+                        await kept.has_started.wait()
+                yield
+        except BaseExceptionGroup as errors:
+            # Several that failed at once: one is enough to say what is wrong.
+            raise errors.exceptions[0] from None
+        finally:
+            for group in reversed(self._groups()):
+                await asyncio.gather(*(kept.end() for kept in group))
 
     def _groups(self) -> list[list[_Kept]]:
         grouped = itertools.groupby(self._kept, key=lambda kept: kept.child.group or f"alone: {kept.child.name}")
         return [list(members) for _, members in grouped]
 
 
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    ready_timeout_seconds: float
+    grace_seconds: float
+    live_poll_seconds: float
+
+
 class _Kept:
     """One child, and what the supervisor knows of it."""
 
-    def __init__(self, child: Child, say: Callable[[str], None], ready_timeout_seconds: float, grace_seconds: float):
+    def __init__(self, child: Child, say: Callable[[str], None], patience: _Patience) -> None:
         self.child = child
+        self.may_start = asyncio.Event()
+        self.has_started = asyncio.Event()
         self._say = say
-        self._ready_timeout_seconds = ready_timeout_seconds
-        self._grace_seconds = grace_seconds
+        self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
         self._spawned_at_seconds = 0.0
         self._log_start_bytes = 0
 
@@ -100,14 +117,20 @@ class _Kept:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    async def start(self) -> None:
+    async def keep(self) -> None:
+        """Start it when it may, and start it again whenever it ends, until cancelled."""
+        await self.may_start.wait()
+        process = await self._start()
+        self.has_started.set()
+        await self._keep(process)
+
+    async def _start(self) -> asyncio.subprocess.Process:
         for pause_seconds in _pauses(_FIRST_STARTS_MAX):
             process = await self._spawn()
             if await self._becomes_ready(process):
-                self._keeper = asyncio.create_task(self._keep(process), name=f"keep {self.child.name}")
-                return
+                return process
             if process.returncode is None:
-                raise self._failure(f"{self.child.name} is not ready after {self._ready_timeout_seconds:g} s")
+                raise self._failure(f"{self.child.name} is not ready after {self._patience.ready_timeout_seconds:g} s")
             await asyncio.sleep(pause_seconds)
         ended = _how(process.returncode or 0)
         raise self._failure(f"{self.child.name} {ended} before it was ready, {_FIRST_STARTS_MAX} times")
@@ -137,7 +160,7 @@ class _Kept:
     async def _becomes_ready(self, process: asyncio.subprocess.Process) -> bool:
         """Wait until it is ready; say no if it dies first, or if that takes too long."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._ready_timeout_seconds):
+            async with asyncio.timeout(self._patience.ready_timeout_seconds):
                 while process.returncode is None:
                     with contextlib.suppress(OSError):
                         if await self.child.ready():
@@ -149,7 +172,7 @@ class _Kept:
         loop = asyncio.get_running_loop()
         pause_seconds = _BACK_OFF_FIRST_SECONDS
         while True:
-            await process.wait()
+            await self._end_of(process)
             if loop.time() - self._spawned_at_seconds >= _WELL_AFTER_SECONDS:
                 pause_seconds = _BACK_OFF_FIRST_SECONDS
             self._say(f"{self.child.name} {_how(process.returncode or 0)}; starting it again in {pause_seconds:g} s")
@@ -163,21 +186,33 @@ class _Kept:
                 continue
             await self._say_when_ready(process)
 
+    async def _end_of(self, process: asyncio.subprocess.Process) -> None:
+        """Wait until it ends; end it when it was asked so many times in a row and did not say that it lives."""
+        silent = 0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience.live_poll_seconds):
+                    await process.wait()
+                return
+            # Counted by questions, not by time: whoever stops us, or the machine, stops the counting too.
+            silent = 0 if await self._lives() else silent + 1
+            if silent == _SILENT_MAX:
+                self._say(f"{self.child.name} does not answer; killed")
+                _kill(process)
+
+    async def _lives(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.child.live is None or await self.child.live()
+        return False
+
     async def _say_when_ready(self, process: asyncio.subprocess.Process) -> None:
         if await self._becomes_ready(process):
             seconds = asyncio.get_running_loop().time() - self._spawned_at_seconds
             self._say(f"{self.child.name} is ready again after {seconds:.1f} s")
         elif process.returncode is None:
             # Left alone: it may be waiting for something that is not its fault.
-            self._say(f"{self.child.name} is not ready after {self._ready_timeout_seconds:g} s: {self.child.log_path}")
-
-    async def let_go(self) -> None:
-        """Keep it running no longer."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            # Gathered, so that a cancellation of ours is not taken for the keeper's.
-            await asyncio.gather(keeper, return_exceptions=True)
+            after = f"after {self._patience.ready_timeout_seconds:g} s"
+            self._say(f"{self.child.name} is not ready {after}: {self.child.log_path}")
 
     async def end(self) -> None:
         """Ask it to finish, and make sure."""
@@ -187,13 +222,11 @@ class _Kept:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            async with asyncio.timeout(self._grace_seconds):
+            async with asyncio.timeout(self._patience.grace_seconds):
                 await process.wait()
         except TimeoutError:
-            self._say(f"{self.child.name} did not stop within {self._grace_seconds:g} s; killed")
-            with contextlib.suppress(ProcessLookupError):
-                # It leads a group of its own: whatever it has started goes with it.
-                os.killpg(process.pid, signal.SIGKILL)
+            self._say(f"{self.child.name} did not stop within {self._patience.grace_seconds:g} s; killed")
+            _kill(process)
             await process.wait()
 
     def _failure(self, message: str) -> CodebankError:
@@ -202,6 +235,12 @@ class _Kept:
         return CodebankError(
             Code.INTERNAL, f"{message}\n{tail}" if tail else message, hint=f"its whole log is {self.child.log_path}"
         )
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        # It leads a group of its own: whatever it has started goes with it.
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pauses(count: int) -> list[float]:
@@ -224,14 +263,3 @@ def _how(status: int) -> str:
         return f"was ended by {signal.Signals(-status).name}"
     except ValueError:
         return f"was ended by signal {-status}"
-
-
-async def _all_or_first_error(works: Sequence[Awaitable[None]]) -> None:
-    """Wait for all; on the first error give up the others."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

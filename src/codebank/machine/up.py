@@ -28,7 +28,8 @@ from codebank.operate.demo import seed_all
 from codebank.roles import ROLES, all_ports, migrate_all
 from codebank.runtime.files import write_atomically
 from codebank.runtime.postgres.provision import prepare_databases
-from codebank.runtime.watch.health import is_ready
+from codebank.runtime.process import background
+from codebank.runtime.watch.health import Health, ask_health, is_ready
 from codebank.search.connect import apply_connectors, remove_search
 from codebank.settings import DATABASES, PREFIX, READER_ROLE, Settings
 
@@ -46,36 +47,47 @@ _EXTRA_GRACE_SECONDS: Final = 5
 Say = Callable[[str], None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Machine:
     """The whole system on one machine."""
 
     settings: Settings
     say: Say
     fresh: bool = False
-    postgres: EmbeddedPostgres | None = None
-    supervisor: Supervisor | None = None
 
-    async def start(self) -> None:
-        """Start the database, prepare it, and start the roles in order."""
+    async def run(self, show: Callable[[Settings], None]) -> None:
+        """Start the database, prepare it, start the roles in order and keep all running; when cancelled, stop in order.
+
+        Raises CodebankError where a part does not start.
+        """
         settings = self.settings
-        if not settings.postgres:
-            self.say("starting PostgreSQL")
-            # In this thread, on purpose: the server would die with the thread that starts it.
-            self.postgres = EmbeddedPostgres(settings.state / "postgres")
-            self.postgres.start()
-            await prepare_databases(self.postgres.dsn("postgres", "postgres"), list(DATABASES), READER_ROLE)
-        for database, names in (await migrate_all(settings)).items():
+        with contextlib.ExitStack() as databases:
+            keeping: list[Coroutine[Any, Any, None]] = []
+            if not settings.postgres:
+                self.say("starting PostgreSQL")
+                # In this thread, on purpose: the server would die with the thread that starts it.
+                postgres = databases.enter_context(EmbeddedPostgres(settings.state / "postgres"))
+                await prepare_databases(postgres.dsn("postgres", "postgres"), list(DATABASES), READER_ROLE)
+                keeping += [postgres.keep_running(self.say), postgres.end_if_it_hangs(self.say)]
+            async with background(*keeping):
+                await self._prepare()
+                self.say(f"starting {', '.join(ROLES)}")
+                grace_seconds = settings.stop_grace_seconds + _EXTRA_GRACE_SECONDS
+                async with Supervisor(_children(settings), self.say, grace_seconds=grace_seconds).running():
+                    _write_privately(settings.state / SETTINGS_FILE, settings.environment())
+                    (settings.state / _LOG_FILE).write_text(settings.kafka or _EMBEDDED)
+                    show(settings)
+                    await asyncio.Event().wait()
+
+    async def _prepare(self) -> None:
+        """Bring databases and log up to date."""
+        for database, names in (await migrate_all(self.settings)).items():
             if names:
                 self.say(f"migrated {database}: {', '.join(names)}")
-        if settings.kafka:
+        if self.settings.kafka:
             await self._prepare_kafka()
-        if settings.demo:
-            await seed_all(settings)
-        self.say(f"starting {', '.join(ROLES)}")
-        grace_seconds = settings.stop_grace_seconds + _EXTRA_GRACE_SECONDS
-        self.supervisor = Supervisor(_children(settings), self.say, grace_seconds=grace_seconds)
-        await self.supervisor.start()
+        if self.settings.demo:
+            await seed_all(self.settings)
 
     async def _prepare_kafka(self) -> None:
         """Make topics and connectors as they must be; a fresh system begins with empty ones."""
@@ -92,22 +104,6 @@ class Machine:
         if searches:
             await apply_connectors(self.settings, self.say)
 
-    async def keep(self, stop: asyncio.Event) -> None:
-        """Keep everything running until asked to stop."""
-        keeping = asyncio.create_task(self.postgres.keep_running(self.say)) if self.postgres else None
-        await stop.wait()
-        if keeping is not None:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
-
-    async def stop(self) -> None:
-        """Stop the roles in reverse order, then the database."""
-        if self.supervisor is not None:
-            await self.supervisor.stop()
-        if self.postgres is not None:
-            self.postgres.stop()
-
 
 def _children(settings: Settings) -> list[Child]:
     # Everything that the settings say, and nothing of ours beside it.
@@ -120,6 +116,9 @@ def _children(settings: Settings) -> list[Child]:
         async def ready(port: int = port) -> bool:
             return await is_ready(settings.host, port)
 
+        async def live(port: int = port) -> bool:
+            return await ask_health(settings.host, port, live=True) is Health.WELL
+
         children.append(
             Child(
                 name=role.name,
@@ -128,6 +127,7 @@ def _children(settings: Settings) -> list[Child]:
                 ready=ready,
                 log_path=settings.state / "logs" / f"{role.name}.log",
                 group=role.group,
+                live=live,
             )
         )
     return children
@@ -239,28 +239,10 @@ async def run_up(
         await _wait_for_ports(settings)
         settings = complete(settings, environ)
         refuse_other_log(settings)
-        machine = Machine(settings, say, fresh)
         try:
-            await _until(stop, machine.start())
-            _write_privately(settings.state / SETTINGS_FILE, settings.environment())
-            (settings.state / _LOG_FILE).write_text(settings.kafka or _EMBEDDED)
-            if not stop.is_set():
-                show(settings)
-            await machine.keep(stop)
-            say("stopping")
+            # It is cancelled when it is asked to stop, also where it has not begun to serve.
+            async with background(Machine(settings, say, fresh).run(show)):
+                await stop.wait()
+                say("stopping")
         finally:
-            await machine.stop()
             (settings.state / SETTINGS_FILE).unlink(missing_ok=True)
-
-
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, or give it up when asked to stop."""
-    doing, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not doing.done():
-        doing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await doing
-        return
-    await doing

@@ -23,6 +23,7 @@ from codebank.machine.servers.kafka import KafkaCluster
 from codebank.machine.state_lock import StateLock
 from codebank.machine.supervisor import Child, Supervisor
 from codebank.machine.unprivileged import make_folder
+from codebank.runtime.process import background
 from codebank.settings import PREFIX, Settings
 
 #: Kept beside the state: where the servers of this machine are found while they run.
@@ -162,23 +163,21 @@ async def run_servers(settings: Settings, say: Say) -> None:
         say("starting three brokers and Elasticsearch, then Kafka Connect")
         began = time.monotonic()
         supervisor = Supervisor(children, say, ready_timeout_seconds=_READY_SECONDS, grace_seconds=_GRACE_SECONDS)
+
+        async def run() -> None:
+            async with supervisor.running():
+                path.write_text(json.dumps(servers.addresses(), indent=2))
+                say(f"ready after {time.monotonic() - began:.0f} s")
+                _show(servers, supervisor, say)
+                await asyncio.Event().wait()
+
         try:
-            starting = asyncio.create_task(supervisor.start())
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
-                return
-            await starting
-            path.write_text(json.dumps(servers.addresses(), indent=2))
-            say(f"ready after {time.monotonic() - began:.0f} s")
-            _show(servers, supervisor, say)
-            await stop.wait()
-            say("stopping")
+            async with background(run()):
+                await stop.wait()
+                path.unlink(missing_ok=True)
+                say("stopping")
         finally:
             path.unlink(missing_ok=True)
-            await supervisor.stop()
 
 
 def _show(servers: Servers, supervisor: Supervisor, say: Say) -> None:
