@@ -256,6 +256,18 @@ async def test_trap_c05_a_server_that_lets_nobody_in_is_killed_and_started_again
     assert await ask(server, "select number from kept") == 6
 
 
+def test_trap_c05_a_server_that_hangs_does_not_hold_up_its_stop(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codebank.machine.postgres._STOP_TIMEOUT_SECONDS", 0.2)
+    pid = alive(server)
+    os.kill(pid, signal.SIGSTOP)
+
+    server.stop()
+
+    assert pid not in server_processes(server.data)
+
+
 @pytest.mark.anyio
 async def test_each_database_has_an_owner_and_a_reader_who_writes_nothing(server: EmbeddedPostgres) -> None:
     superuser = server.dsn("postgres", "postgres")

@@ -10,6 +10,7 @@ runs the server (and root). There is no network address to reach it by.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import shutil
@@ -125,12 +126,12 @@ class EmbeddedPostgres:
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)
-            process.wait()
+        # Finish; drop everything; be gone: one that hangs hears nothing but the last.
+        for number, timeout_seconds in ((signal.SIGINT, _STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout_seconds)
+                return
 
     def restart(self) -> None:
         """Stop and start again."""
