@@ -29,7 +29,7 @@ from codebank.runtime.watch.health import is_ready
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.watch.tracer import open_tracer
 from codebank.settings import DATABASES, READER_ROLE, Settings
-from tests.conftest import Databases, settings_for
+from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY, TEST_VAULT_KEY, Databases, settings_for
 
 
 def free_port() -> int:
@@ -131,8 +131,8 @@ def own_environment(state: Path, **settings: object) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def own_server(state: Path, **settings: object) -> AsyncIterator[dict[str, str]]:
     """Run a PostgreSQL of a test's own, migrated and seeded, for roles as processes; give their environment."""
-    keys = {name: f"{name}-of-the-tests" for name in ("operator_key", "merchant_key", "web_secret")}
-    environment = own_environment(state, vault_key="5a" * 32, test_cards="on", demo="on", **keys, **settings)
+    keys = {"vault_key": TEST_VAULT_KEY, "operator_key": TEST_OPERATOR_KEY, "merchant_key": TEST_MERCHANT_KEY}
+    environment = own_environment(state, **keys, web_secret="of the tests", test_cards="on", demo="on", **settings)
     with EmbeddedPostgres(state / "postgres", durable=False) as server:
         await prepare_databases(server.dsn("postgres", "postgres"), list(DATABASES), READER_ROLE)
         await migrate_all(Settings.load(environment))

@@ -8,21 +8,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from codebank.machine.keys import make_secrets
+from codebank.machine.keys import KEYS, make_secrets
+from codebank.roles import ROLES
 from codebank.runtime.files import write_atomically
 from codebank.runtime.grpc.certificates import hosts_of, make_certificates
-from codebank.settings import Settings
+from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.wire import utc_now
 
-#: Pod → the keys that it reads, and the database roles whose passwords it knows.
+#: Pod → the keys that it reads, and the database roles whose passwords it knows. On Kafka nobody opens the database
+#: `log`, and who speaks to Kafka shows a certificate; Elasticsearch's password is its operator's.
 SEEN = {
-    "bank": (("vault_key", "operator_key"), ("bank",)),
-    "relay": ((), ("bank",)),
-    "checkout": (("merchant_key", "web_secret"), ("checkout",)),
-    "projector": ((), ("statement",)),
-    "statement": (("web_secret",), ("statement",)),
-    "audit": (("web_secret",), ("audit",)),
-    "prepare": (("vault_key", "merchant_key", "postgres_password"), ("bank", "checkout", "statement", "log", "audit")),
+    **{
+        role.name: (
+            tuple(key for key in role.secrets if key in KEYS),
+            tuple(name for name in role.database_roles if name != "log"),
+        )
+        for role in ROLES.values()
+    },
+    "prepare": (("vault_key", "merchant_key", "postgres_password"), (*DATABASES, READER_ROLE)),
 }
 #: Further names under which each is called, and who needs a certificate besides the roles.
 NAMES = ("bank:bank-replicas", "prepare")

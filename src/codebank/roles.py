@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 from codebank.audit import metrics as audit
 from codebank.audit.app import open_audit
@@ -24,7 +24,7 @@ from codebank.runtime.watch.metrics import PROCESS_METRICS, Metric
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.metrics import WEB_METRICS
 from codebank.runtime.web.serve import serve_app
-from codebank.settings import DATABASES, Settings
+from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.statement import metrics as statement
 from codebank.statement.app import open_statement, run_projector
 
@@ -46,6 +46,9 @@ class Role:
     port: str
     serves: str
     databases: tuple[str, ...]
+    #: The secrets that it reads, beside the passwords of the database roles as which it signs in.
+    secrets: tuple[str, ...]
+    database_roles: tuple[str, ...]
     #: Roles of one group start together, after the groups before.
     group: str
     #: What it counts beside what every process counts.
@@ -97,15 +100,41 @@ async def _audit(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) 
         )
 
 
+#: What the log may ask of whoever opens it.
+_LOG_SECRETS: Final = ("kafka_sasl_password",)
 _TABLE: Final = (
-    Role("bank", serve_bank, "bank_health_port", "bank_port", "the bank's gRPC", ("bank",), "first", bank.METRICS),
-    Role("relay", _relay, "relay_health_port", "", "", ("bank", "log"), "first", eventlog.METRICS),
+    Role(
+        "bank",
+        serve_bank,
+        "bank_health_port",
+        "bank_port",
+        "the bank's gRPC",
+        ("bank",),
+        ("vault_key", "operator_key"),
+        ("bank",),
+        "first",
+        bank.METRICS,
+    ),
+    Role(
+        "relay",
+        _relay,
+        "relay_health_port",
+        "",
+        "",
+        ("bank", "log"),
+        _LOG_SECRETS,
+        ("bank", "log"),
+        "first",
+        eventlog.METRICS,
+    ),
     Role(
         "projector",
         run_projector,
         "projector_health_port",
         "",
         "",
+        ("log", "statement"),
+        _LOG_SECRETS,
         ("log", "statement"),
         "first",
         statement.PROJECTOR_METRICS,
@@ -117,6 +146,8 @@ _TABLE: Final = (
         "checkout_port",
         "the shop's pages",
         ("checkout",),
+        ("merchant_key", "web_secret"),
+        ("checkout",),
         "second",
         (*checkout.METRICS, *WEB_METRICS),
     ),
@@ -126,6 +157,8 @@ _TABLE: Final = (
         "statement_health_port",
         "statement_port",
         "the statement's pages",
+        ("statement",),
+        (),
         ("statement",),
         "second",
         (*statement.PAGES_METRICS, *WEB_METRICS),
@@ -137,6 +170,8 @@ _TABLE: Final = (
         "audit_port",
         "the control room",
         DATABASES,
+        (*_LOG_SECRETS, "elasticsearch_password"),
+        (READER_ROLE,),
         "second",
         (*audit.METRICS, *WEB_METRICS),
     ),
@@ -147,6 +182,16 @@ METRICS: Final[Mapping[Metric, Sequence[str]]] = {
     metric: [role.name for role in _TABLE if metric in role.metrics or metric in PROCESS_METRICS]
     for metric in (*(metric for role in _TABLE for metric in role.metrics), *PROCESS_METRICS)
 }
+
+
+def seen_by(role: Role, settings: Settings) -> Settings:
+    """Leave out of the settings every secret that a role does not read."""
+    hidden: dict[str, Any] = {
+        item.name: "" for item in fields(settings) if item.metadata["secret"] and item.name not in role.secrets
+    }
+    known = [(name, password) for name, password in settings.role_passwords().items() if name in role.database_roles]
+    hidden["postgres_passwords"] = ",".join(f"{name}={password}" for name, password in known)
+    return replace(settings, **hidden)
 
 
 def telemetry_of(role: Role) -> Telemetry:

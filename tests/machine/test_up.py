@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from codebank.machine.keys import KEYS
+from codebank.roles import ROLES
 from tests.system import CODEBANK, children, own_environment
 
 
@@ -90,10 +92,19 @@ def test_everything_starts_repairs_itself_refuses_a_second_and_stops_in_order(ma
     assert second.returncode == 1
     assert str(process.pid) in second.stderr
 
-    for role in ("bank", "relay", "projector", "checkout", "statement", "audit"):
+    for row in ROLES.values():
+        (pid,) = machine.children(row.name)
+        told = [line.partition("=") for line in Path(f"/proc/{pid}/environ").read_text().split("\0")]
+        keys = {name.removeprefix("CODEBANK_").lower() for name, _, value in told if value} & set(KEYS)
+        assert keys == set(row.secrets) & set(KEYS)
+
+    (hung,) = machine.children("statement")
+    os.kill(hung, signal.SIGSTOP)
+    for role in ("bank", "relay", "projector", "checkout", "audit"):
         (victim,) = machine.children(role)
         os.kill(victim, signal.SIGKILL)
         until(lambda role=role, victim=victim: machine.children(role) not in ([], [victim]))  # type: ignore[misc]
+    until(lambda: machine.children("statement") not in ([], [hung]))
     until(lambda: machine.run("pay").returncode == 0)
     proof = machine.run("proof", "--json")
     assert (proof.returncode, json.loads(proof.stdout)["agrees"]) == (0, True)

@@ -127,7 +127,11 @@ class EmbeddedPostgres:
         if process is None or process.poll() is not None:
             return
         # Finish; drop everything; be gone: one that hangs hears nothing but the last.
-        for number, timeout_seconds in ((signal.SIGINT, _STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+        for number, timeout_seconds in (
+            (signal.SIGINT, _STOP_TIMEOUT_SECONDS),
+            (signal.SIGQUIT, 5),
+            (signal.SIGKILL, 5),
+        ):
             process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout_seconds)

@@ -25,7 +25,7 @@ from codebank.machine.state_lock import StateLock
 from codebank.machine.supervisor import Child, Supervisor
 from codebank.machine.unprivileged import make_folder
 from codebank.operate.demo import seed_all
-from codebank.roles import ROLES, all_ports, migrate_all
+from codebank.roles import ROLES, all_ports, migrate_all, seen_by
 from codebank.runtime.files import write_atomically
 from codebank.runtime.postgres.provision import prepare_databases
 from codebank.runtime.process import background
@@ -108,7 +108,6 @@ class Machine:
 def _children(settings: Settings) -> list[Child]:
     # Everything that the settings say, and nothing of ours beside it.
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment = {**others, **settings.environment()}
     children = []
     for role in ROLES.values():
         port = getattr(settings, role.health_port)
@@ -123,7 +122,7 @@ def _children(settings: Settings) -> list[Child]:
             Child(
                 name=role.name,
                 argv=[sys.executable, "-m", "codebank", "run", role.name],
-                env=environment,
+                env={**others, **seen_by(role, settings).environment()},
                 ready=ready,
                 log_path=settings.state / "logs" / f"{role.name}.log",
                 group=role.group,

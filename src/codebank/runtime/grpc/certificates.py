@@ -19,9 +19,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from codebank.errors import Code, CodebankError
 from codebank.runtime.files import alone_in, make_private_folder, write_atomically
+from codebank.settings import ROLE_NAMES
 
 #: Who gets a certificate in any case.
-NAMES: Final = ("bank", "relay", "checkout", "projector", "statement", "audit", "postgres", "kafka")
+NAMES: Final = (*ROLE_NAMES, "postgres", "kafka")
 _AUTHORITY_DAYS: Final = 5 * 365
 _LEAF_DAYS: Final = 90
 _RENEWED_UNDER_DAYS: Final = 30
