@@ -257,6 +257,33 @@ def test_what_calls_itself_pure_is_held_to_it() -> None:
     assert [name for name in sorted(pure) if not any(name == one or name.startswith(f"{one}.") for one in held)] == []
 
 
+#: Tasks that belong to no block, and why nothing is lost when one ends alone. Everything endless is `background`.
+TASKS_MAY_BE_MADE = {
+    "checkout/bank.py": "lets go of a channel that nobody uses any more",
+    "checkout/tasks.py": "a payment that goes on when its browser leaves; kept, logged, waited for at the stop",
+    "lab/delay.py": "a call of a measurement, gathered at its end",
+    "bank/door/api.py": "takes what one stream sends, and is looked at by whoever answers it",
+    "audit/app.py": "the proof's loop, which outlives whatever it meets",
+    "checkout/app.py": "the resolver's loop, which outlives whatever it meets",
+    "statement/live.py": "the hub's loop, which outlives whatever it meets",
+    "statement/projector.py": "tells how far it is; what it tells is nobody's decision",
+}
+
+
+def test_trap_c02_no_task_is_made_that_nobody_owns() -> None:
+    """A task belongs to a TaskGroup, and so to the block that waits for it and ends with it."""
+    found = set()
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if re.fullmatch(
+                r"(asyncio|loop|.*get_running_loop\(\))\.(create_task|ensure_future)", ast.unparse(call.func)
+            ):
+                found.add(str(path.relative_to(SOURCE)))
+
+    assert sorted(found - set(TASKS_MAY_BE_MADE)) == []
+
+
 def test_nothing_is_left_unfinished() -> None:
     words = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error")
     for path in [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))]:
