@@ -36,7 +36,8 @@ def make_private_folder(folder: Path, owner: int | None = None) -> None:
     """Make a folder that only its owner enters; one that is there stays as it is."""
     if folder.is_dir():
         return
-    folder.mkdir(parents=True, mode=0o700)
+    # Somebody else may make it in this very moment.
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     if owner is not None:
         os.chown(folder, owner, owner)
 
