@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -15,11 +15,21 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from codebank.bank.batch import Batcher, Ended
+from codebank.bank.door.api import Bank
+from codebank.bank.door.behaviour import ForcedBehaviour
+from codebank.bank.executor import Executor
+from codebank.bank.operation import Operation
 from codebank.bank.store.merchants import add_merchant
 from codebank.bank.test_cards import DEMO_ACCOUNT, TEST_CARDS, Behaviour, TestCard
+from codebank.bank.vault import Vault
 from codebank.errors import CodebankError
-from codebank.runtime.postgres.pool import connect
+from codebank.roles import METRICS
+from codebank.runtime.grpc.server import build_server
+from codebank.runtime.postgres.pool import connect, open_pool
+from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
+from codebank.v1 import bank_pb2
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import utc_now
 from tests.bank import (
@@ -38,7 +48,7 @@ from tests.bank import (
     require_sound_books,
     wrong_fields,
 )
-from tests.conftest import BankServer, Databases, seed, serving_bank, settings_for
+from tests.conftest import TEST_VAULT_KEY, BankServer, Databases, seed, serving_bank, settings_for
 
 if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
@@ -417,3 +427,32 @@ async def test_calls_and_payments_are_counted(bank_server: BankServer, bank: Ban
     assert value("codebank_payments_total", {"outcome": "approved", "code": ""}) == 1
     assert value("codebank_rpc_total", {"method": "Authorize", "status": "OK"}) == 2
     assert value("codebank_rpc_total", {"method": "Authorize", "status": "INVALID_ARGUMENT"}) == 1
+
+
+async def test_trap_c02_a_stream_ends_by_an_error_that_nobody_expected_and_its_caller_hears_of_it(
+    bank_server: BankServer, databases: Databases
+) -> None:
+    class Broken(Batcher):
+        async def submit(self, operations: Sequence[Operation], timeout_seconds: float | None) -> list[Ended]:
+            raise ZeroDivisionError
+
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(databases.dsn("bank"))
+        stack.push_async_callback(pool.close)
+        telemetry = Telemetry(METRICS)
+        broken = Broken(Executor(pool, telemetry), telemetry, 8, 8)
+        bank = Bank(pool, Vault(TEST_VAULT_KEY), broken, telemetry, "", ForcedBehaviour(True))
+        service = bank_pb2.DESCRIPTOR.services_by_name["Bank"]
+        server, _ = build_server(telemetry, service, bank)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stack.push_async_callback(server.stop, None)
+        stub = await stack.enter_async_context(calling(f"127.0.0.1:{port}"))
+        stream = stub.AuthorizeStream(iter([pb.AuthorizeStreamRequest(requests=[charge("k")])]), metadata=MERCHANT)
+
+        async with asyncio.timeout(10):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in stream:
+                    pass
+
+    assert caught.value.code() is grpc.StatusCode.INTERNAL

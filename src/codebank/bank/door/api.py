@@ -72,7 +72,7 @@ class Bank:
     ) -> AsyncIterator[pb.AuthorizeStreamResponse]:
         """Charge many cards; each message is answered when all of it was decided, in any order."""
         merchant_id = await self._merchant(context)
-        ready: asyncio.Queue[pb.AuthorizeStreamResponse | CodebankError | None] = asyncio.Queue()
+        ready: asyncio.Queue[pb.AuthorizeStreamResponse | Exception | None] = asyncio.Queue()
         places = asyncio.Semaphore(_STREAM_MESSAGES_MAX)
 
         async def answer(message: pb.AuthorizeStreamRequest) -> None:
@@ -90,15 +90,14 @@ class Bank:
                         await places.acquire()
                         tasks.create_task(answer(message))
                 ready.put_nowait(None)
-            except* CodebankError as group:
-                first = group.exceptions[0]
-                assert isinstance(first, CodebankError)
-                ready.put_nowait(first)
+            except* Exception as group:
+                # Whatever it is, whoever waits for the next answer must hear of it.
+                ready.put_nowait(group.exceptions[0])
 
         taking = asyncio.create_task(take())
         try:
             while (response := await ready.get()) is not None:
-                if isinstance(response, CodebankError):
+                if isinstance(response, Exception):
                     raise response
                 yield response
         finally:
