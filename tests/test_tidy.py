@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib.metadata import distributions
@@ -280,6 +281,58 @@ def test_trap_c02_no_task_is_made_that_nobody_owns() -> None:
                 found.add(str(path.relative_to(SOURCE)))
 
     assert sorted(found - set(TASKS_MAY_BE_MADE)) == []
+
+
+#: Doors that every room has: one name, one meaning.
+DOORS = {"Web"}
+#: Words that had two meanings, or did not say what they hold.
+RETIRED = {"told", "trail", "portion", "timeline", "rehearsal"}
+
+
+def declared(path: Path) -> Iterator[str]:
+    """Give the names that a module makes: its own, and those of its classes, functions and fields."""
+    yield path.parent.name if path.stem == "__init__" else path.stem
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+
+
+def parts(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def test_a_class_has_its_name_for_itself() -> None:
+    made = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+
+    assert sorted(name for name, count in made.items() if count > 1 and name not in DOORS) == []
+
+
+def test_retired_words_stay_retired() -> None:
+    found = [f"{path.name}: {name}" for path in MODULES for name in declared(path) if RETIRED & set(parts(name))]
+
+    assert found == []
+
+
+def test_every_word_of_the_glossary_is_a_word_of_the_tree() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Glossary")[2]
+    words = [cell.strip() for cell in re.findall(r"(?m)^\| ([a-z ]+?) \|", text) if cell.strip() != "word"]
+    spoken = {"_".join(parts(name)) for path in MODULES for name in declared(path)}
+
+    assert len(words) > 20
+    missing_words = [
+        word
+        for word in words
+        if not any(re.search(rf"(^|_){word.replace(' ', '_')}(s|es)?($|_)", name) for name in spoken)
+    ]
+    assert missing_words == []
 
 
 def test_nothing_is_left_unfinished() -> None:

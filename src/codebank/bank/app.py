@@ -17,7 +17,7 @@ from codebank.bank.door.api import Bank
 from codebank.bank.door.behaviour import ForcedBehaviour
 from codebank.bank.executor import Executor
 from codebank.bank.vault import Vault
-from codebank.runtime.grpc.server import Health, build_server
+from codebank.runtime.grpc.server import GrpcHealth, build_server
 from codebank.runtime.grpc.tls import Identity, server_credentials
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
@@ -82,7 +82,7 @@ async def open_bank(
         await pool.close()
 
 
-async def _keep_saying_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telemetry, health: Health) -> None:
+async def _keep_saying_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telemetry, health: GrpcHealth) -> None:
     """Be ready only while the database takes what is decided; a server that turned read-only is looked for anew."""
     while True:
         can_write = False

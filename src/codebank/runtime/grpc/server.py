@@ -66,7 +66,9 @@ _CONNECTION_AGE_SECONDS: Final = 60
 _CONNECTION_GRACE_SECONDS: Final = 600
 
 
-def build_server(telemetry: Telemetry, service: ServiceDescriptor, servicer: object) -> tuple[grpc.aio.Server, Health]:
+def build_server(
+    telemetry: Telemetry, service: ServiceDescriptor, servicer: object
+) -> tuple[grpc.aio.Server, GrpcHealth]:
     """Build a server that speaks one service, with health and reflection beside it."""
     server = grpc.aio.server(
         options=[
@@ -87,11 +89,11 @@ def build_server(telemetry: Telemetry, service: ServiceDescriptor, servicer: obj
         (service.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
         server,
     )
-    return server, Health(health, service.full_name)
+    return server, GrpcHealth(health, service.full_name)
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class GrpcHealth:
     """The gRPC health of a server, of itself and of its one service."""
 
     servicer: Any
