@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from codebank.checkout.bank import BankClient
 from codebank.checkout.order import Unknown
 from codebank.checkout.service import Shop
-from codebank.statement import projector as projecting
+from codebank.statement import applying
 from tests.checkout.shop import APPROVED, TIMEOUT_AFTER_COMMIT, card_body, orders_of, payments_of
 from tests.conftest import Databases
 from tests.eventlog.test_relay import CrashingLog
@@ -113,14 +114,14 @@ async def test_stopped_after_ship_before_removal(system: System) -> None:
 
 
 async def test_stopped_after_projection_before_position(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, deaths = projecting._write_batch, iter([True] * 3)
+    real, deaths = applying._write, iter([True] * 3)
 
-    async def die(connection: object, batch: object) -> None:
-        await real(connection, batch)  # type: ignore[arg-type]
+    async def die(*arguments: Any) -> None:
+        await real(*arguments)
         if next(deaths, False):
             raise ConnectionResetError("killed before the commit")
 
-    monkeypatch.setattr(projecting, "_write_batch", die)
+    monkeypatch.setattr(applying, "_write", die)
     await buy_many(system)
     proof = await system.proven()
 

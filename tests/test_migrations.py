@@ -15,9 +15,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from codebank.events import key_of
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.runtime.postgres.migrate import ROOM_OF, migrate, migrations_of
 from codebank.runtime.postgres.pool import connect
+from codebank.statement.excuse import Standing
+from codebank.statement.store.dead_letters import read_standings
 
 pytestmark = pytest.mark.anyio
 
@@ -312,6 +315,34 @@ async def test_statement_0002_has_letters_of_before_shipped_and_replayed_yet(pos
 
     assert letter is not None
     assert tuple(letter) == (1, None, None)
+
+
+async def test_statement_0003_takes_any_status_and_leaves_what_was_put_aside_its_header(
+    postgres: EmbeddedPostgres,
+) -> None:
+    line = (
+        "insert into line (account_id, payment_id, sequence, first_sequence, merchant_name, merchant_category,"
+        " description, amount_minor, currency, parcelas, status, refunded_minor, card_masked, available_minor,"
+        " occurred_at, local_day, search_text)"
+        " values ($1, $2, 1, 1, 'Loja', '5311', '', 700, 'BRL', 1, $3, 0, '', 0, $4, $4::timestamptz::date, '')"
+    )
+    async with migrated(postgres, "statement", 2) as statement:
+        for number, status in enumerate(STATUSES):
+            await statement.execute(line, CARDHOLDER, UUID(int=number), status, THEN)
+        await statement.execute(
+            'insert into dead_letter (topic, partition, "offset", reason, key, value, headers)'
+            " values ('codebank.payments', 0, 1, 'torn', $1, '', '{\"ce_sequence\": \"7\"}')",
+            key_of(CARDHOLDER),
+        )
+
+        await apply(statement, "statement", 3)
+
+        await statement.execute(line, CARDHOLDER, UUID(int=9), "in_dispute", THEN)
+        statuses = await statement.fetch("select status from line order by payment_id")
+        standings = await read_standings(statement, [CARDHOLDER])
+
+    assert [row["status"] for row in statuses] == [*STATUSES, "in_dispute"]
+    assert standings == {CARDHOLDER: [Standing(7)]}
 
 
 async def test_log_0001_has_twelve_partitions_of_each_topic_and_nothing_on_them(postgres: EmbeddedPostgres) -> None:

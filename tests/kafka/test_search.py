@@ -30,7 +30,7 @@ from codebank.runtime.web.peer import Peer, PeerError
 from codebank.search.connect import CONNECTOR, apply_connectors, read_connectors, remove_search, rewind
 from codebank.search.index import INDEX, SearchIndex
 from codebank.settings import Settings
-from codebank.statement.dead_letters import Letter, letter_of
+from codebank.statement.dead_letters import DeadLetter, dead_letter_of
 from tests.kafka.certificates import make_certificates
 from tests.kafka.machine import Machine
 from tests.search.kibana import fields_read, panel_queries
@@ -63,13 +63,13 @@ class Desk:
                 await asyncio.sleep(0.05)
         return found
 
-    async def letters(self, count: int) -> list[Letter]:
+    async def letters(self, count: int) -> list[DeadLetter]:
         async with asyncio.timeout(40):
             while True:
                 end = (await self.log.ends(SEARCH_DEAD_LETTERS_TOPIC)).get(0, 0)
                 records = await self.log.scan(SEARCH_DEAD_LETTERS_TOPIC, 0, 0, 1000) if end else []
                 if len(records) >= count:
-                    return [letter for letter in map(letter_of, records) if letter is not None]
+                    return [letter for letter in map(dead_letter_of, records) if letter is not None]
                 await asyncio.sleep(0.05)
 
 

@@ -19,7 +19,7 @@ from codebank.eventlog.log import Record, partition_of
 from codebank.eventlog.outbox import headers_of
 from codebank.events import EVENT_TYPES, PAYMENTS_TOPIC, Event, PaymentEvent
 from codebank.runtime.postgres.pool import connect
-from codebank.statement.projector import apply_records
+from codebank.statement.applying import apply_records
 from codebank.v1 import bank_pb2
 from codebank.wire import decode_event
 from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY, BankServer, Databases

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+from msgspec.structs import replace
 
 from codebank.eventlog.local.log import LocalLog
 from codebank.eventlog.log import NewRecord
@@ -71,7 +72,17 @@ class Story:
             refunded_minor=amount_minor,
         )  # fmt: skip
 
-    def _payment(self, status: PaymentStatus, amount_minor: int, **changes: object) -> Story:
+    def told(self, event_type: str, status: str, amount_minor: int = 100, **changes: object) -> Story:
+        """Tell of a payment as a newer bank might."""
+        return self._payment(status, amount_minor, event_type=event_type, **changes)
+
+    def account_told(self, event_type: str, **state: object) -> Story:
+        """Tell of the account as a newer bank might."""
+        self._add(AccountEvent, type=event_type)
+        self.events[-1] = replace(self.events[-1], account=replace(self.events[-1].account, **state))
+        return self
+
+    def _payment(self, status: str, amount_minor: int, *, event_type: object = "", **changes: object) -> Story:
         number = len(self.events) + 1
         at = START + timedelta(minutes=number)
         values: dict[str, object] = {
@@ -79,10 +90,11 @@ class Story:
             "amount_minor": amount_minor, "currency": "BRL", "refunded_minor": 0, "parcelas": 1,
             "merchant_id": UUID(int=99), "merchant_name": "Padaria São João", "merchant_category": "5462",
             "description": "Pão e café", "card_masked": "•••• 0018", "card_brand": "visa", "card_id": UUID(int=5),
-            "created_at": at, "updated_at": at,
+            "created_at": at, "updated_at": at, "version": 2 if status == PaymentStatus.REFUNDED else 1,
+            "captured_minor": 0 if status == PaymentStatus.DECLINED else amount_minor,
         }  # fmt: skip
         payment = PaymentState(**(values | changes))  # type: ignore[arg-type]
-        self._add(PaymentEvent, type=PAYMENT_EVENT_TYPES[status], payment=payment)
+        self._add(PaymentEvent, type=event_type or PAYMENT_EVENT_TYPES[status], payment=payment)
         return self
 
     def _add(self, shape: type[Event], **more: object) -> None:

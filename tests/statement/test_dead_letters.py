@@ -12,7 +12,14 @@ import pytest
 from codebank.eventlog.log import LogUnavailable, NewRecord, partition_of
 from codebank.events import DEAD_LETTERS_TOPIC, PAYMENTS_TOPIC
 from codebank.settings import Settings
-from codebank.statement.dead_letters import Letter, Origin, letter_of, read_letters, replay, ship_letters
+from codebank.statement.dead_letters import (
+    DeadLetter,
+    Origin,
+    dead_letter_of,
+    read_dead_letters,
+    replay,
+    ship_dead_letters,
+)
 from codebank.wire import decode_event
 from tests.statement.desk import ANA, Desk, Story, open_desk, record_of
 
@@ -26,32 +33,32 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
         yield made
 
 
-async def topic_letters(desk: Desk) -> list[Letter]:
+async def on_topic(desk: Desk) -> list[DeadLetter]:
     found = []
     for partition, end in (await desk.log.ends(DEAD_LETTERS_TOPIC)).items():
         if end:
             found += await desk.log.scan(DEAD_LETTERS_TOPIC, partition, 0, 1000)
-    letters = [letter_of(record) for record in found]
-    assert None not in letters
-    return [letter for letter in letters if letter is not None]
+    dead_letters = [dead_letter_of(record) for record in found]
+    assert None not in dead_letters
+    return [dead for dead in dead_letters if dead is not None]
 
 
-async def test_a_letter_is_on_its_topic_with_reason_and_origin_and_every_byte(desk: Desk) -> None:
+async def test_a_dead_letter_is_on_its_topic_with_reason_and_origin_and_every_byte(desk: Desk) -> None:
     story = Story().opened()
     poison = NewRecord(str(ANA).encode(), b"\xff not json", {"ce_type": "codebank.payment.approved", "x": "\x01"})
     await desk.append(*story.events, poison)
     await desk.project()
 
-    assert await ship_letters(desk.pool, desk.log) == 1
+    assert await ship_dead_letters(desk.pool, desk.log) == 1
 
-    (letter,) = await topic_letters(desk)
-    assert letter.origin == Origin(PAYMENTS_TOPIC, PARTITION, 1)
-    assert "value does not fit codebank.payment.approved" in letter.reason
-    assert (letter.reader, letter.key, letter.value) == ("statement", poison.key, poison.value)
-    assert letter.headers == poison.headers
+    (dead,) = await on_topic(desk)
+    assert dead.origin == Origin(PAYMENTS_TOPIC, PARTITION, 1)
+    assert "value does not fit codebank.payment.approved" in dead.reason
+    assert (dead.reader, dead.key, dead.value) == ("statement", poison.key, poison.value)
+    assert dead.headers == poison.headers
 
 
-async def test_a_letter_is_shipped_once_whatever_dies_in_between(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_is_shipped_once_whatever_dies_in_between(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk.append(*Story().opened().events, NewRecord(b"?", b"?", {}))
     await desk.project()
 
@@ -62,20 +69,20 @@ async def test_a_letter_is_shipped_once_whatever_dies_in_between(desk: Desk, mon
         patch.setattr("codebank.statement.store.dead_letters.mark_shipped", die)
         for _ in range(3):
             with contextlib.suppress(LogUnavailable):
-                await ship_letters(desk.pool, desk.log)
-    assert await ship_letters(desk.pool, desk.log) == 1
-    assert await ship_letters(desk.pool, desk.log) == 0
+                await ship_dead_letters(desk.pool, desk.log)
+    assert await ship_dead_letters(desk.pool, desk.log) == 1
+    assert await ship_dead_letters(desk.pool, desk.log) == 0
 
-    assert len(await topic_letters(desk)) == 1
+    assert len(await on_topic(desk)) == 1
 
 
-async def test_two_projectors_ship_a_letter_once(desk: Desk) -> None:
+async def test_two_projectors_ship_a_dead_letter_once(desk: Desk) -> None:
     await desk.append(*[NewRecord(b"?", bytes([number]), {}) for number in range(20)])
     await desk.project()
 
-    await asyncio.gather(*(ship_letters(desk.pool, desk.log) for _ in range(4)))
+    await asyncio.gather(*(ship_dead_letters(desk.pool, desk.log) for _ in range(4)))
 
-    assert sorted(letter.value for letter in await topic_letters(desk)) == [bytes([number]) for number in range(20)]
+    assert sorted(dead.value for dead in await on_topic(desk)) == [bytes([number]) for number in range(20)]
 
 
 async def test_a_running_projector_ships_by_itself(desk: Desk) -> None:
@@ -83,7 +90,7 @@ async def test_a_running_projector_ships_by_itself(desk: Desk) -> None:
     stop = asyncio.Event()
     running = asyncio.create_task(desk.projector().run(stop))
     async with asyncio.timeout(10):
-        while not await topic_letters(desk):
+        while not await on_topic(desk):
             await asyncio.sleep(0.02)
     stop.set()
     await running
@@ -97,7 +104,7 @@ async def test_replaying_what_still_cannot_be_read_says_why(desk: Desk) -> None:
 
     assert not done.is_applied
     assert "does not fit codebank.payment.imagined" in done.outcome
-    assert [letter.replayed_at for letter in await read_letters(desk.pool)] == [None]
+    assert [dead.replayed_at for dead in await read_dead_letters(desk.pool)] == [None]
     with pytest.raises(LookupError, match=r"codebank\.payments/3/77"):
         await replay(desk.pool, [Origin.parse("codebank.payments/3/77")])
 
@@ -111,13 +118,13 @@ async def test_a_record_that_can_be_read_now_is_applied_behind_its_followers(
     await desk.append(*story.events)
     broken = story.events[1].event_id
 
-    def older(headers: dict[str, str], value: bytes) -> object:
+    def older(headers: dict[str, str], value: bytes, key: bytes) -> object:
         if headers["ce_id"] == str(broken):
-            return decode_event({**headers, "ce_type": "codebank.payment.unknown-then"}, value)
-        return decode_event(headers, value)
+            return decode_event({**headers, "ce_type": "codebank.payment.unknown-then"}, value, key)
+        return decode_event(headers, value, key)
 
     with monkeypatch.context() as patch:
-        patch.setattr("codebank.statement.projector.decode_event", older)
+        patch.setattr("codebank.statement.applying.decode_event", older)
         await desk.project()
     account = await desk.pool.fetchrow("select sequence, used_minor from account where account_id = $1", ANA)
 
@@ -129,21 +136,21 @@ async def test_a_record_that_can_be_read_now_is_applied_behind_its_followers(
     assert await replay(desk.pool, None) == []
 
 
-async def test_kafka_connects_own_letters_are_understood(desk: Desk) -> None:
+async def test_kafka_connects_own_dead_letters_are_understood(desk: Desk) -> None:
     headers = {
         "__connect.errors.topic": PAYMENTS_TOPIC, "__connect.errors.partition": "3", "__connect.errors.offset": "17",
         "__connect.errors.exception.message": "no JSON", "ce_id": "x",
     }  # fmt: skip
     await (await desk.log.open_writer(DEAD_LETTERS_TOPIC)).append([NewRecord(b"k", b"v", headers)])
-    (letter,) = await topic_letters(desk)
+    (dead,) = await on_topic(desk)
 
-    assert replace(letter, at=letter.at) == Letter(
-        Origin(PAYMENTS_TOPIC, 3, 17), "search", "no JSON", b"k", b"v", {"ce_id": "x"}, letter.at
+    assert replace(dead, at=dead.at) == DeadLetter(
+        Origin(PAYMENTS_TOPIC, 3, 17), "search", "no JSON", b"k", b"v", {"ce_id": "x"}, dead.at
     )
 
 
-async def test_what_lies_on_the_topic_and_is_no_letter_is_passed_over(desk: Desk) -> None:
+async def test_what_lies_on_the_topic_and_is_no_dead_letter_is_passed_over(desk: Desk) -> None:
     await desk.append(record_of(Story().opened().events[0]))
     (record,) = await desk.log.scan(PAYMENTS_TOPIC, PARTITION, 0, 1)
 
-    assert letter_of(record) is None
+    assert dead_letter_of(record) is None

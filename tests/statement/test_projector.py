@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import re
+import signal
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,12 +19,21 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from codebank.eventlog.log import NewRecord, partition_of
+from codebank.eventlog.log import NewRecord, partition_of, partition_of_account
 from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP
+from codebank.runtime.postgres.pool import connect
+from codebank.runtime.process import _until_stopped
 from codebank.settings import Settings
-from codebank.statement import projector as module
-from codebank.statement.projector import PositionLost, SequenceGap, _apply, _Batch
-from tests.statement.desk import ANA, BIA, Desk, Story, open_desk, record_of
+from codebank.statement import applying
+from codebank.statement.app import run_projector
+from codebank.statement.applying import Batch, SequenceGap
+from codebank.statement.dead_letters import read_dead_letters, replay
+from codebank.statement.excuse import Excuses
+from codebank.statement.line import line_of
+from codebank.statement.projector import PositionLost, Projector
+from codebank.wire import utc_now
+from tests.conftest import Databases
+from tests.statement.desk import ANA, BIA, Desk, Story, open_desk, payment_id, record_of
 
 pytestmark = pytest.mark.anyio
 
@@ -75,9 +91,9 @@ def test_redelivered_from_anywhere_the_state_is_the_same(data: st.DataObject) ->
         start = data.draw(st.integers(0, len(events) - 1))
         delivered += events[start:]
 
-    batch = _Batch({})
+    batch = Batch({}, Excuses({}))
     for event in delivered:
-        _apply(batch, event)
+        applying.add(batch, event, line_of(event))
 
     assert batch.applied == events
     assert {line.payment_id: line.status for line in batch.lines.values()} == {
@@ -101,13 +117,13 @@ async def test_trap_b20_a_new_group_reads_from_the_beginning(desk: Desk) -> None
 
 async def test_a_crash_between_lines_and_position_leaves_neither(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk.append(*a_story().events)
-    real = module._write_batch
+    real = applying._write
 
-    async def die(connection: object, batch: object) -> None:
-        await real(connection, batch)  # type: ignore[arg-type]
+    async def die(*arguments: Any) -> None:
+        await real(*arguments)
         raise ConnectionResetError("killed before the commit")
 
-    monkeypatch.setattr(module, "_write_batch", die)
+    monkeypatch.setattr(applying, "_write", die)
     with pytest.raises(ConnectionResetError):
         await desk.project()
     assert await desk.lines() == []
@@ -154,6 +170,30 @@ async def test_trap_b21_what_cannot_be_read_is_put_aside_with_its_reason_and_the
     assert desk.telemetry.registry.get_sample_value("codebank_dead_letters_total") == len(POISON)
 
 
+UNSTORABLE = [
+    {"description": "a\0b"}, {"parcelas": 2**40}, {"refunded_minor": 2**63},
+    {"created_at": datetime(1, 1, 1, tzinfo=UTC)}, {"created_at": datetime(2026, 11, 20, 15)},  # noqa: DTZ001
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", UNSTORABLE)
+async def test_trap_c03_what_decodes_and_cannot_be_shown_or_stored_is_put_aside_and_nothing_waits_behind_it(
+    desk: Desk, changes: dict[str, Any]
+) -> None:
+    story = Story().opened().paid(1000).paid(500, **changes).paid(700)
+    other = Story(BIA).opened().paid(50)
+    await desk.append(*story.events, *other.events)
+
+    await desk.project()
+
+    assert await desk.lines() == [(2, "approved", 1000), (4, "approved", 700)]
+    assert await desk.lines(BIA) == [(2, "approved", 50)]
+    (dead,) = await read_dead_letters(desk.pool)
+    assert re.match("(it cannot be stored|no line can be made of it): ", dead.reason)
+    (again,) = await replay(desk.pool, None)
+    assert again.outcome == dead.reason
+
+
 async def test_an_event_that_could_not_be_read_does_not_stop_its_account_but_stays_on_record(desk: Desk) -> None:
     events = a_story().events
     broken = record_of(events[2])
@@ -182,6 +222,168 @@ async def test_a_missing_event_stops_only_its_own_partition_and_says_so(desk: De
 
     assert await desk.lines(BIA) == [(2, "approved", 50)]
     assert await desk.lines(ANA) == []
+
+
+async def test_trap_c01_what_a_newer_bank_says_is_kept_as_it_came_and_the_account_is_what_the_event_says(
+    desk: Desk,
+) -> None:
+    story = Story().opened().paid(1000)
+    story.told("codebank.payment.disputed", status="in_dispute", amount_minor=1000, payment_id=payment_id(ANA, 2))
+    story.told("codebank.payment.declined", status="declined", decline_code="moon_phase", currency="XTS")
+    story.account_told("codebank.account.frozen", status="frozen", used_minor=77)
+
+    await desk.append(*story.events)
+    await desk.project()
+
+    rows = await desk.pool.fetch("select status, decline_code, currency from line order by first_sequence")
+    assert [tuple(row) for row in rows] == [("in_dispute", None, "BRL"), ("declined", "moon_phase", "XTS")]
+    account = await desk.pool.fetchrow("select status, used_minor, sequence from account")
+    assert tuple(account or ()) == ("frozen", 77, 5)
+    assert await desk.behind() == 0
+    assert await read_dead_letters(desk.pool) == []
+    sample = desk.telemetry.registry.get_sample_value
+    assert sample("codebank_projector_events_total", {"type": "other"}) == 2
+
+
+async def test_a_newer_event_of_a_payment_changes_its_reason_and_amount_too(desk: Desk) -> None:
+    story = Story().opened().told("codebank.payment.held", status="held", amount_minor=900)
+    story.told(
+        "codebank.payment.declined", status="declined", decline_code="limit_exceeded", amount_minor=800,
+        payment_id=payment_id(ANA, 2),
+    )  # fmt: skip
+    await desk.append(*story.events[:2])
+    await desk.project()
+
+    await desk.append(story.events[2])
+    await desk.project()
+
+    row = await desk.pool.fetchrow("select first_sequence, status, decline_code, amount_minor from line")
+    assert tuple(row or ()) == (2, "declined", "limit_exceeded", 800)
+
+
+@contextlib.asynccontextmanager
+async def running(projector: Projector) -> AsyncIterator[asyncio.Task[None]]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(projector.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait({task})
+
+
+async def ready(desk: Desk, *, be: bool) -> None:
+    async with asyncio.timeout(8):
+        while desk.telemetry.ready.is_set() is not be:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("where", ["projector.ship_dead_letters", "projector.apply_records"])
+async def test_trap_c02_an_error_that_nobody_expected_ends_the_role_and_is_logged(
+    desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    async def stumble(*_arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(f"codebank.statement.{where}", stumble)
+    await desk.append(*a_story().events)
+
+    with pytest.raises(SystemExit) as ended:
+        async with asyncio.timeout(8):
+            await _until_stopped("projector", partial(run_projector, settings), desk.telemetry)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+    assert ended.value.code == 1
+    (said,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert said.exc_info is not None
+    assert isinstance(said.exc_info[1], ZeroDivisionError)
+
+
+async def test_trap_c07_a_database_that_turned_read_only_is_an_outage_and_its_connections_are_thrown_away(
+    desk: Desk, databases: Databases
+) -> None:
+    name = databases.names["statement"]
+    keeper = await connect(databases.server.dsn(name, "postgres"))
+    others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    async with running(desk.projector()) as task:
+        await ready(desk, be=True)
+        # What was a primary is a stand-by now: whoever comes finds a server that cannot write.
+        await keeper.execute(f"alter database {name} set default_transaction_read_only = on")
+        await keeper.execute(f"select pg_terminate_backend(pid) {others}")
+        await desk.append(*a_story().events)
+        await ready(desk, be=False)
+        held = await keeper.fetchval(f"select count(*) {others} and state = 'idle in transaction'")
+
+        await keeper.execute(f"alter database {name} reset default_transaction_read_only")
+        await ready(desk, be=True)
+        async with asyncio.timeout(8):
+            while await desk.lines() != EXPECTED:
+                await asyncio.sleep(0.01)
+
+        assert not task.done()
+    assert held == 0
+    await keeper.close()
+
+
+async def test_trap_c07_a_full_disk_is_waited_out(desk: Desk) -> None:
+    await desk.pool.execute(
+        "create function full_disk() returns trigger language plpgsql as $$"
+        " begin raise exception 'no space left on device' using errcode = 'disk_full'; end $$;"
+        "create trigger full_disk before insert on line execute function full_disk()"
+    )
+    await desk.append(*a_story().events)
+    async with running(desk.projector()) as task:
+        await ready(desk, be=True)
+        await ready(desk, be=False)
+        await desk.pool.execute("drop trigger full_disk on line; drop function full_disk")
+
+        async with asyncio.timeout(8):
+            while await desk.lines() != EXPECTED:
+                await asyncio.sleep(0.01)
+        await ready(desk, be=True)
+
+        assert not task.done()
+
+
+async def test_a_projector_without_its_database_is_not_ready_though_nothing_comes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(desk.projector()):
+        await ready(desk, be=True)
+        with monkeypatch.context() as patch:
+
+            async def away(*_arguments: object) -> None:
+                raise ConnectionRefusedError("nobody listens")
+
+            patch.setattr("codebank.statement.store.projecting.mark_caught_up", away)
+            await ready(desk, be=False)
+
+        await ready(desk, be=True)
+
+
+async def test_trap_c08_a_clock_set_back_does_not_hide_how_far_behind_the_statement_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = utc_now()
+    projector = desk.projector()
+    await desk.append(*a_story().events)
+    reader = await desk.log.open_reader(PAYMENTS_TOPIC, STATEMENT_GROUP, "one", projector._positions)
+    await reader.read(1, 5)
+    projector._whole_until[partition_of_account(ANA)] = now + timedelta(hours=1)
+    lag = partial(
+        desk.telemetry.registry.get_sample_value,
+        "codebank_projector_lag_seconds",
+        {"partition": str(partition_of_account(ANA))},
+    )
+
+    await projector._report_lag(reader)
+    assert lag() == 0
+    monkeypatch.setattr("codebank.statement.projector.utc_now", lambda: now + timedelta(seconds=45))
+    await projector._report_lag(reader)
+
+    assert 40 < (lag() or 0) <= 45
+    await reader.close()
 
 
 async def test_three_projectors_share_the_work_and_one_that_dies_is_replaced(desk: Desk) -> None:

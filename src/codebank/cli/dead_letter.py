@@ -18,18 +18,18 @@ def dead_letter() -> None:
 @dead_letter.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with what they hold.")
 @answering
-def list_letters(as_json: bool) -> None:
+def list_dead_letters(as_json: bool) -> None:
     """List the records put aside, the newest first: by the statement, and by Kafka Connect."""
-    from codebank.operate.dead_letters import listed_letters
+    from codebank.operate.dead_letters import listed_dead_letters
 
-    letters = asyncio.run(listed_letters(found_settings()))
+    found = asyncio.run(listed_dead_letters(found_settings()))
     if as_json:
-        data(letters)
+        data(found)
         return
-    for letter in letters:
-        state = "applied since" if letter["replayed_at"] else letter["reason"]
-        click.echo(f"{letter['at']}  {letter['origin']:<32} {letter['reader']:<10} {state}")
-    talk(f"{len(letters)} records were put aside")
+    for one in found:
+        state = "applied since" if one["replayed_at"] else one["reason"]
+        click.echo(f"{one['at']}  {one['origin']:<32} {one['reader']:<10} {state}")
+    talk(f"{len(found)} records were put aside")
 
 
 @dead_letter.command()
@@ -38,11 +38,11 @@ def list_letters(as_json: bool) -> None:
 @answering
 def replay(origin: tuple[str, ...], whole: bool) -> None:
     """Read records again that were put aside, by their ORIGIN (topic/partition/offset); exit 0 only if all apply."""
-    from codebank.operate.dead_letters import replay_letters
+    from codebank.operate.dead_letters import replay_dead_letters
 
     if bool(origin) == whole:
         raise CodebankError(Code.INVALID, "name the records by their origin, or say --all")
-    done = asyncio.run(replay_letters(found_settings(), origin))
+    done = asyncio.run(replay_dead_letters(found_settings(), origin))
     for one in done:
         click.echo(f"{one.origin}: {one.outcome}")
     raise SystemExit(0 if all(one.is_applied for one in done) else 1)

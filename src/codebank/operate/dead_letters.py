@@ -16,7 +16,7 @@ from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.web.peer import PeerError, PeerUnavailable
 from codebank.search.connect import rewind
 from codebank.settings import Settings
-from codebank.statement.dead_letters import Letter, Origin, Replay, letter_of, read_letters, replay
+from codebank.statement.dead_letters import DeadLetter, Origin, Replay, dead_letter_of, read_dead_letters, replay
 from codebank.statement.rebuild import rebuild
 
 _SCAN = 1000
@@ -35,38 +35,38 @@ async def _statement(settings: Settings) -> AsyncIterator[tuple[asyncpg.Pool, Ev
         raise CodebankError(Code.UNAVAILABLE, f"a part does not answer: {error}") from None
 
 
-async def _letters(settings: Settings, pool: asyncpg.Pool, log: EventLog) -> list[Letter]:
-    """Read all letters: the statement's from its database, Kafka Connect's from their topic."""
-    found = await read_letters(pool)
+async def _read_all(settings: Settings, pool: asyncpg.Pool, log: EventLog) -> list[DeadLetter]:
+    """Read all dead letters: the statement's from its database, Kafka Connect's from their topic."""
+    found = await read_dead_letters(pool)
     if settings.kafka:
         for partition, end in (await log.ends(SEARCH_DEAD_LETTERS_TOPIC)).items():
             position = 0
             while position < end and (records := await log.scan(SEARCH_DEAD_LETTERS_TOPIC, partition, position, _SCAN)):
-                found += [letter for letter in map(letter_of, records) if letter is not None]
+                found += [dead for dead in map(dead_letter_of, records) if dead is not None]
                 position = records[-1].offset + 1
-    return sorted(found, key=lambda letter: letter.at, reverse=True)
+    return sorted(found, key=lambda dead: dead.at, reverse=True)
 
 
-async def listed_letters(settings: Settings) -> list[dict[str, Any]]:
+async def listed_dead_letters(settings: Settings) -> list[dict[str, Any]]:
     """Show every record that was put aside, the newest first. Its value is shown as text, as far as it is text."""
     async with _statement(settings) as (pool, log):
-        letters = await _letters(settings, pool, log)
+        found = await _read_all(settings, pool, log)
     return [
         {
-            "origin": str(letter.origin),
-            "reader": letter.reader,
-            "reason": letter.reason,
-            "at": letter.at.isoformat(timespec="seconds"),
-            "replayed_at": letter.replayed_at.isoformat(timespec="seconds") if letter.replayed_at else None,
-            "key": letter.key.decode(errors="backslashreplace"),
-            "value": letter.value.decode(errors="backslashreplace"),
-            "headers": dict(letter.headers),
+            "origin": str(dead.origin),
+            "reader": dead.reader,
+            "reason": dead.reason,
+            "at": dead.at.isoformat(timespec="seconds"),
+            "replayed_at": dead.replayed_at.isoformat(timespec="seconds") if dead.replayed_at else None,
+            "key": dead.key.decode(errors="backslashreplace"),
+            "value": dead.value.decode(errors="backslashreplace"),
+            "headers": dict(dead.headers),
         }
-        for letter in letters
+        for dead in found
     ]
 
 
-async def replay_letters(settings: Settings, names: Sequence[str]) -> list[Replay]:
+async def replay_dead_letters(settings: Settings, names: Sequence[str]) -> list[Replay]:
     """Read records again, all where none is named.
 
     What the statement put aside is applied to it. For what Kafka Connect put aside, the connector goes back to the
@@ -77,20 +77,20 @@ async def replay_letters(settings: Settings, names: Sequence[str]) -> list[Repla
     except ValueError:
         raise CodebankError(Code.INVALID, "an origin is written as topic/partition/offset") from None
     async with _statement(settings) as (pool, log):
-        letters = await _letters(settings, pool, log)
-        known = {letter.origin for letter in letters}
+        found = await _read_all(settings, pool, log)
+        known = {dead.origin for dead in found}
         missing = [str(origin) for origin in origins or () if origin not in known]
         if missing:
             raise CodebankError(Code.NOT_FOUND, f"nothing was put aside at {', '.join(missing)}")
-        chosen = [letter for letter in letters if origins is None or letter.origin in origins]
+        chosen = [dead for dead in found if origins is None or dead.origin in origins]
         mine = [one.origin for one in chosen if one.reader == "statement" and (origins or one.replayed_at is None)]
         done = await replay(pool, mine)
         back: dict[int, int] = {}
-        for letter in chosen:
-            if letter.reader == "search":
-                at = letter.origin.partition
-                back[at] = min(letter.origin.offset, back.get(at, letter.origin.offset))
-                done.append(Replay(letter.origin, "applied"))
+        for dead in chosen:
+            if dead.reader == "search":
+                at = dead.origin.partition
+                back[at] = min(dead.origin.offset, back.get(at, dead.origin.offset))
+                done.append(Replay(dead.origin, "applied"))
         if back:
             await rewind(settings, back)
     return done

@@ -1,7 +1,7 @@
-"""Records that nobody could read: shipped to their topic, listed, and read again once what was wrong is mended.
+"""Records that nobody could use: shipped to their topic, listed, and read again once what was wrong is mended.
 
-A letter is written in the transaction of the position that passes its record, so none is skipped in silence; its way
-to the topic is the outbox's: ship, then mark, and after a crash in between the tail of the topic tells.
+A dead letter is written in the transaction of the position that passes its record, so none is skipped in silence; its
+way to the topic is the outbox's: ship, then mark, and after a crash in between the tail of the topic tells.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Final
 import asyncpg
 
 from codebank.eventlog.log import EventLog, NewRecord, Record
-from codebank.events import DEAD_LETTERS_TOPIC, STATEMENT_GROUP, Event
-from codebank.runtime.postgres.pool import Connection
-from codebank.statement.line import line_of
+from codebank.events import DEAD_LETTERS_TOPIC, STATEMENT_GROUP
+from codebank.statement.applying import UNSTORABLE, SequenceGap, apply_late, cannot_store, read_event
 from codebank.statement.store import dead_letters as store
 from codebank.statement.store import projecting
-from codebank.wire import MalformedEvent, decode_event, utc_now
+from codebank.wire import MalformedEvent
 
-#: Whoever holds this lock of the statement's database ships letters: one projector at a time.
+#: Whoever holds this lock of the statement's database ships dead letters: one projector at a time.
 _SHIPPING: Final = 0x6C657474
 _BATCH: Final = 500
-#: What a letter says of itself, beside the headers of its record; then the same in Kafka Connect's words.
+#: What a dead letter says of itself, beside the headers of its record; then the same in Kafka Connect's words.
 REASON, TOPIC, PARTITION, OFFSET = (
     "dead_letter_reason",
     "dead_letter_topic",
@@ -59,7 +58,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A record that nobody could read."""
 
     origin: Origin
@@ -76,7 +75,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What became of a letter that was read again."""
+    """What became of a dead letter that was read again."""
 
     origin: Origin
     #: `applied`, or what is still wrong.
@@ -88,20 +87,20 @@ class Replay:
         return self.outcome == "applied"
 
 
-def record_of(letter: Letter) -> NewRecord:
-    """Write a letter as a record of the letters' topic: every byte of it, and why it is there."""
+def record_of(dead: DeadLetter) -> NewRecord:
+    """Write a dead letter as a record of their topic: every byte of it, and why it is there."""
     origin = {
-        READER: letter.reader,
-        REASON: letter.reason,
-        TOPIC: letter.origin.topic,
-        PARTITION: str(letter.origin.partition),
-        OFFSET: str(letter.origin.offset),
+        READER: dead.reader,
+        REASON: dead.reason,
+        TOPIC: dead.origin.topic,
+        PARTITION: str(dead.origin.partition),
+        OFFSET: str(dead.origin.offset),
     }
-    return NewRecord(letter.key, letter.value, {**letter.headers, **origin})
+    return NewRecord(dead.key, dead.value, {**dead.headers, **origin})
 
 
-def letter_of(record: Record) -> Letter | None:
-    """Read a letter from its topic, ours or Kafka Connect's; None for anything else that lies there."""
+def dead_letter_of(record: Record) -> DeadLetter | None:
+    """Read a dead letter from its topic, ours or Kafka Connect's; None for anything else that lies there."""
     headers = dict(record.headers)
     reader = headers.pop(READER, "")
     names = {name: name for name in _CONNECT} if reader else _CONNECT
@@ -111,36 +110,35 @@ def letter_of(record: Record) -> Letter | None:
         return None
     reason = headers.get(names[REASON], "")
     own = {name: value for name, value in headers.items() if not name.startswith(("dead_letter_", "__connect."))}
-    return Letter(origin, reader or "search", reason, record.key, record.value, own, record.appended_at)
+    return DeadLetter(origin, reader or "search", reason, record.key, record.value, own, record.appended_at)
 
 
-async def ship_letters(pool: asyncpg.Pool, log: EventLog) -> int:
-    """Put letters on their topic that are not there yet; tell how many. Nothing where another projector does it."""
+async def ship_dead_letters(pool: asyncpg.Pool, log: EventLog) -> int:
+    """Put dead letters on their topic that are not there yet; tell how many. None where another projector does it."""
     async with pool.acquire() as connection:
         waiting = await store.read_waiting(connection, _BATCH)
         if not waiting or not await connection.fetchval("select pg_try_advisory_lock($1)", _SHIPPING):
             return 0
         try:
             waiting = await store.read_waiting(connection, _BATCH)
-            letters = [_of_row(row) for row in waiting]
-            await _append_missing(log, letters)
+            await _append_missing(log, [_of_row(row) for row in waiting])
             await store.mark_shipped(connection, waiting)
         finally:
             await connection.execute("select pg_advisory_unlock($1)", _SHIPPING)
-    return len(letters)
+    return len(waiting)
 
 
-async def _append_missing(log: EventLog, letters: Sequence[Letter]) -> None:
+async def _append_missing(log: EventLog, waiting: Sequence[DeadLetter]) -> None:
     writer = await log.open_writer(DEAD_LETTERS_TOPIC)
     try:
-        there = {letter.origin for letter in map(letter_of, await writer.tail(_BATCH)) if letter is not None}
-        await writer.append([record_of(letter) for letter in letters if letter.origin not in there])
+        there = {one.origin for one in map(dead_letter_of, await writer.tail(_BATCH)) if one is not None}
+        await writer.append([record_of(one) for one in waiting if one.origin not in there])
     finally:
         await writer.close()
 
 
-def _of_row(row: asyncpg.Record) -> Letter:
-    return Letter(
+def _of_row(row: asyncpg.Record) -> DeadLetter:
+    return DeadLetter(
         Origin(row["topic"], row["partition"], row["offset"]),
         STATEMENT_GROUP,
         row["reason"],
@@ -152,48 +150,39 @@ def _of_row(row: asyncpg.Record) -> Letter:
     )
 
 
-async def read_letters(pool: asyncpg.Pool) -> list[Letter]:
-    """Read the statement's letters, the oldest first."""
+async def read_dead_letters(pool: asyncpg.Pool) -> list[DeadLetter]:
+    """Read the statement's dead letters, the oldest first."""
     async with pool.acquire() as connection:
         return [_of_row(row) for row in await store.read_all(connection)]
 
 
 async def replay(pool: asyncpg.Pool, origins: Sequence[Origin] | None) -> list[Replay]:
-    """Read letters again, all that were never applied where none is named; apply those that can be read now.
+    """Read records again, all that were never applied where none is named; apply those that can be read now.
 
-    Raises LookupError for an origin of which there is no letter.
+    Those of an account are applied in the order in which they lie on the log. Raises LookupError for an origin at which
+    nothing was put aside.
     """
-    known = {letter.origin: letter for letter in await read_letters(pool)}
+    known = {dead.origin: dead for dead in await read_dead_letters(pool)}
     if origins is None:
-        origins = [origin for origin, letter in known.items() if letter.replayed_at is None]
-    done = []
+        origins = [origin for origin, dead in known.items() if dead.replayed_at is None]
     for origin in origins:
         if origin not in known:
             raise LookupError(f"no record at {origin} was put aside")
-        done.append(Replay(origin, await _replay(pool, known[origin])))
-    return done
+    in_order = sorted(origins, key=lambda origin: (origin.topic, origin.partition, origin.offset))
+    return [Replay(origin, await _replay(pool, known[origin])) for origin in in_order]
 
 
-async def _replay(pool: asyncpg.Pool, letter: Letter) -> str:
+async def _replay(pool: asyncpg.Pool, dead: DeadLetter) -> str:
+    origin = dead.origin
     try:
-        event = decode_event(letter.headers, letter.value)
-    except MalformedEvent as error:
+        event, line = read_event(dead.headers, dead.value, dead.key)
+        async with pool.acquire() as connection, connection.transaction():
+            # The projector must not pass a gap that this one excuses while it ceases to.
+            await projecting.hold_position(connection, origin.topic, origin.partition)
+            await apply_late(connection, event, line)
+            await store.mark_replayed(connection, origin.topic, origin.partition, origin.offset)
+    except (MalformedEvent, SequenceGap) as error:
         return str(error)
-    async with pool.acquire() as connection, connection.transaction():
-        await _apply_late(connection, event)
-        await store.mark_replayed(connection, letter.origin.topic, letter.origin.partition, letter.origin.offset)
+    except UNSTORABLE as error:
+        return cannot_store(error)
     return "applied"
-
-
-async def _apply_late(connection: Connection, event: Event) -> None:
-    """Apply an event whose followers may be there already: what they changed stays as they left it."""
-    await projecting.write_accounts(connection, [event])
-    line = line_of(event)
-    if line is not None:
-        await projecting.write_lines(connection, [line])
-    await projecting.announce(connection, event.account_id, event.sequence, "")
-
-
-def age_of(letter: Letter) -> int:
-    """Tell how many seconds ago a record was put aside."""
-    return max(0, round((utc_now() - letter.at).total_seconds()))

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -19,14 +19,14 @@ from uuid import UUID
 import asyncpg
 
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
-from codebank.events import PAYMENTS_TOPIC, STATEMENT_GROUP, Event
-from codebank.runtime.postgres.pool import Connection
+from codebank.events import EVENT_TYPES, PAYMENTS_TOPIC, STATEMENT_GROUP
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry, fields
-from codebank.statement.dead_letters import ship_letters
-from codebank.statement.line import Line, Step, line_of, step_of
-from codebank.statement.store import dead_letters as letters
+from codebank.statement.applying import Applied, SequenceGap, account_of, apply_records
+from codebank.statement.dead_letters import ship_dead_letters
+from codebank.statement.store import dead_letters
 from codebank.statement.store import projecting as store
-from codebank.wire import TRACE_HEADER, MalformedEvent, decode_event, utc_now
+from codebank.wire import TRACE_HEADER, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -35,27 +35,8 @@ _REPORT_SECONDS: Final = 1
 _BACK_OFF_SECONDS: Final = (0.1, 0.5, 1, 2)
 
 
-class SequenceGap(Exception):
-    """An event of an account is missing: nothing after it may be shown as if it were whole."""
-
-
 class PositionLost(Exception):
     """Another member has read this partition further; what this one made of it is thrown away."""
-
-
-@dataclass
-class _Batch:
-    """What a batch of records makes of the statement."""
-
-    sequences: dict[UUID, int]
-    accounts: dict[UUID, Event] = field(default_factory=dict)
-    lines: dict[UUID, Line] = field(default_factory=dict)
-    applied: list[Event] = field(default_factory=list)
-    dead: list[tuple[Record, str]] = field(default_factory=list)
-    #: Accounts of unreadable records: a gap there has its cause, and is on record.
-    excused: set[UUID] = field(default_factory=set)
-    #: Account → where its newest event stands in its trace, if that is recorded.
-    traces: Mapping[UUID, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,36 +50,46 @@ class Projector:
     batch_max: int = 500
     #: Partition → nothing that is not stored yet is older.
     _whole_until: dict[int, datetime] = field(default_factory=dict, init=False)
+    #: What it cannot do now: `store` or `report`. It is ready while that is nothing.
+    _hindered: set[str] = field(default_factory=set, init=False)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until asked to stop; what was read but not stored is read again by whoever comes next."""
         reader = await self.log.open_reader(PAYMENTS_TOPIC, STATEMENT_GROUP, self.member, self._positions)
-        self.telemetry.ready.set()
-        reporting = asyncio.create_task(self._keep_reporting(reader))
-        failures = 0
         try:
-            while not stop.is_set():
-                try:
-                    await self.step(reader)
-                    failures = 0
-                    self.telemetry.ready.set()
-                except (*LOG_ERRORS, PositionLost, SequenceGap) as error:
-                    if isinstance(error, SequenceGap):
-                        self.telemetry.ready.clear()
-                    log.log(
-                        logging.ERROR if isinstance(error, SequenceGap) else logging.WARNING,
-                        "projector begins anew: %s",
-                        error,
-                        extra=fields(error=type(error).__name__),
-                    )
-                    await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
-                    failures += 1
+            async with background(self._keep_reporting(reader, stop)):
+                await self._keep_storing(reader, stop)
         finally:
-            reporting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reporting
             with contextlib.suppress(*LOG_ERRORS):
                 await reader.close()
+
+    async def _keep_storing(self, reader: Reader, stop: asyncio.Event) -> None:
+        self.telemetry.ready.set()
+        failures = 0
+        while not stop.is_set():
+            try:
+                await self.step(reader)
+                failures = 0
+                self._note("store", stop, does=True)
+            except (*LOG_ERRORS, PositionLost, SequenceGap) as error:
+                # A lost position hinders nobody: another member does the work of its partition.
+                self._note("store", stop, does=isinstance(error, PositionLost))
+                log.log(
+                    logging.ERROR if isinstance(error, SequenceGap) else logging.WARNING,
+                    "projector begins anew: %s",
+                    error,
+                    extra=fields(error=type(error).__name__),
+                )
+                await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                failures += 1
+
+    def _note(self, work: str, stop: asyncio.Event, *, does: bool) -> None:
+        """Be ready while all of the work can be done, and not while it stops."""
+        (self._hindered.discard if does else self._hindered.add)(work)
+        if self._hindered or stop.is_set():
+            self.telemetry.ready.clear()
+        else:
+            self.telemetry.ready.set()
 
     async def _positions(self, partitions: Collection[int]) -> Mapping[int, int]:
         async with self.pool.acquire() as connection:
@@ -135,11 +126,11 @@ class Projector:
                 moved = await store.move_position(connection, first.topic, first.partition, first.follows, end)
                 if not moved:
                     raise PositionLost(f"partition {first.partition} is no longer at {first.follows}")
-                batch = await apply_records(connection, records, traces)
-        self._count(batch)
+                applied = await apply_records(connection, records, traces)
+        self._count(applied)
         # Records of a partition are in the order of their time.
         self._whole_until[last.partition] = last.appended_at
-        return len(batch.applied)
+        return len(applied.events)
 
     @contextlib.contextmanager
     def _traced(self, records: Sequence[Record]) -> Iterator[dict[UUID, str]]:
@@ -147,7 +138,7 @@ class Projector:
         traces: dict[UUID, str] = {}
         with contextlib.ExitStack() as spans:
             for record in records if self.telemetry.tracer.is_on else ():
-                parent, account = record.headers.get(TRACE_HEADER, ""), _account_of(record)
+                parent, account = record.headers.get(TRACE_HEADER, ""), account_of(record)
                 span = self.telemetry.tracer.begin(
                     "store",
                     parent,
@@ -162,27 +153,33 @@ class Projector:
                     traces[account] = span.traceparent
             yield traces
 
-    def _count(self, batch: _Batch) -> None:
+    def _count(self, applied: Applied) -> None:
         now = utc_now()
         delay = self.telemetry.histogram("codebank_projector_delay_seconds")
-        for event in batch.applied:
-            self.telemetry.counter("codebank_projector_events_total", event.type).inc()
+        for event in applied.events:
+            # A newer bank's types are counted together: a label must not have as many values as somebody likes.
+            kind = event.type if event.type in EVENT_TYPES else "other"
+            self.telemetry.counter("codebank_projector_events_total", kind).inc()
             delay.observe(max(0, (now - event.occurred_at).total_seconds()))
-        for record, reason in batch.dead:
+        for one in applied.put_aside:
             self.telemetry.counter("codebank_dead_letters_total").inc()
             log.error(
                 "a record was put aside",
-                extra=fields(partition=record.partition, offset=record.offset, reason=reason),
+                extra=fields(partition=one.record.partition, offset=one.record.offset, reason=one.reason),
             )
 
-    async def _keep_reporting(self, reader: Reader) -> None:
+    async def _keep_reporting(self, reader: Reader, stop: asyncio.Event) -> None:
         """Tell how far behind the statement is, and ship what was put aside; beside the reading, not in its way."""
         while True:
             try:
                 await self._report_lag(reader)
-                await ship_letters(self.pool, self.log)
-            except (*LOG_ERRORS, Fenced) as error:
-                log.debug("no report: %s", error)
+                await ship_dead_letters(self.pool, self.log)
+                self._note("report", stop, does=True)
+            except Fenced as error:
+                log.debug("another projector ships: %s", error)
+            except LOG_ERRORS as error:
+                self._note("report", stop, does=False)
+                log.warning("no report: %s", error, extra=fields(error=type(error).__name__))
             await asyncio.sleep(_REPORT_SECONDS)
 
     async def _report_lag(self, reader: Reader) -> None:
@@ -194,83 +191,16 @@ class Projector:
         for partition in ends:
             # Of a partition that another member reads, that one tells.
             lag = max(0, behind[partition]) if partition in assigned else 0
-            if not lag:
-                self._whole_until[partition] = now
-            age_seconds = (now - self._whole_until.setdefault(partition, now)).total_seconds()
+            # Ahead of now: the clock was set back. The lag counts from here, not from then.
+            whole_until = min(self._whole_until.get(partition, now), now) if lag else now
+            self._whole_until[partition] = whole_until
             self.telemetry.gauge("codebank_projector_lag_events", str(partition)).set(lag)
-            self.telemetry.gauge("codebank_projector_lag_seconds", str(partition)).set(max(0.0, age_seconds))
+            age_seconds = (now - whole_until).total_seconds()
+            self.telemetry.gauge("codebank_projector_lag_seconds", str(partition)).set(age_seconds)
         async with self.pool.acquire() as connection:
             await store.mark_caught_up(connection, [one for one in assigned if behind.get(one, 1) <= 0])
-            waiting = await letters.count_waiting(connection)
+            waiting = await dead_letters.count_waiting(connection)
         self.telemetry.gauge("codebank_dead_letters_waiting").set(waiting)
-
-
-async def apply_records(
-    connection: Connection, records: Sequence[Record], traces: Mapping[UUID, str] | None = None
-) -> _Batch:
-    """Write what records of one partition make of the statement, within the caller's transaction.
-
-    `traces` go to the pages that are woken.
-
-    Raises SequenceGap where an event of an account is missing before one that is there.
-    """
-    batch = await _read_batch(connection, records)
-    batch.traces = traces or {}
-    await _write_batch(connection, batch)
-    return batch
-
-
-async def _read_batch(connection: Connection, records: Sequence[Record]) -> _Batch:
-    accounts = {account for account in map(_account_of, records) if account is not None}
-    batch = _Batch(await store.read_sequences(connection, accounts))
-    batch.excused = await store.read_excused(connection, accounts)
-    for record in records:
-        try:
-            event = decode_event(record.headers, record.value)
-        except MalformedEvent as error:
-            batch.dead.append((record, str(error)))
-            if (account := _account_of(record)) is not None:
-                batch.excused.add(account)
-            continue
-        _apply(batch, event)
-    return batch
-
-
-def _account_of(record: Record) -> UUID | None:
-    try:
-        return UUID(record.key.decode())
-    except ValueError:
-        return None
-
-
-def _apply(batch: _Batch, event: Event) -> None:
-    last = batch.sequences.get(event.account_id, 0)
-    step = step_of(event.sequence, last)
-    if step is Step.REPEAT:
-        return
-    if step is Step.GAP and event.account_id not in batch.excused:
-        raise SequenceGap(f"account {event.account_id}: event {event.sequence} came after {last}")
-    batch.sequences[event.account_id] = event.sequence
-    batch.accounts[event.account_id] = event
-    batch.applied.append(event)
-    line = line_of(event)
-    if line is not None:
-        earlier = batch.lines.get(line.payment_id)
-        if earlier is not None:
-            # A payment that was made and given back within one batch keeps the place of its first event.
-            line = replace(line, first_sequence=earlier.first_sequence, available_minor=earlier.available_minor)
-        batch.lines[line.payment_id] = line
-
-
-async def _write_batch(connection: Connection, batch: _Batch) -> None:
-    if batch.accounts:
-        await store.write_accounts(connection, list(batch.accounts.values()))
-    if batch.lines:
-        await store.write_lines(connection, list(batch.lines.values()))
-    if batch.dead:
-        await store.write_dead_letters(connection, batch.dead)
-    for account_id, event in batch.accounts.items():
-        await store.announce(connection, account_id, event.sequence, batch.traces.get(account_id, ""))
 
 
 async def _pause(event: asyncio.Event, seconds: float) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 from codebank.eventlog.log import EventLog, Record, partition_of_account
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import Connection
-from codebank.statement.projector import apply_records
+from codebank.statement.applying import apply_records
 from codebank.statement.store import projecting as store
 
 _SCAN: Final = 1000

@@ -2,26 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from uuid import UUID
 
 import asyncpg
 
+from codebank.eventlog.log import Record
+from codebank.events import key_of
 from codebank.runtime.postgres.pool import Connection
+from codebank.statement.excuse import NO_EVENT, Standing
+
+
+async def write(connection: Connection, put_aside: Sequence[tuple[Record, str, Standing | None]]) -> None:
+    """Put unreadable records aside with the reason, where each came from, what it stands for, and every byte of it."""
+    await connection.executemany(
+        'insert into dead_letter (topic, partition, "offset", reason, key, value, headers, sequence, after_sequence)'
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing",
+        [
+            (
+                record.topic,
+                record.partition,
+                record.offset,
+                reason,
+                record.key,
+                record.value,
+                dict(record.headers),
+                standing.sequence if standing else NO_EVENT,
+                standing.after_sequence if standing else None,
+            )
+            for record, reason, standing in put_aside
+        ],
+    )
+
+
+async def read_standings(connection: Connection, account_ids: Collection[UUID]) -> dict[UUID, list[Standing]]:
+    """Tell which events of accounts the records stand for that were put aside and never applied."""
+    found: dict[UUID, list[Standing]] = {}
+    # The release before does not write the number. Its header says it, on every record that our relay wrote.
+    rows = await connection.fetch(
+        "select key, sequence, after_sequence from ("
+        " select key, after_sequence,"
+        "  coalesce(sequence, substring(headers ->> 'ce_sequence' from '^[0-9]{1,18}$')::bigint) as sequence"
+        " from dead_letter where key = any($1) and replayed_at is null) dead_letter where sequence is not null",
+        [key_of(account_id) for account_id in account_ids],
+    )
+    for row in rows:
+        standing = Standing(row["sequence"], row["after_sequence"])
+        found.setdefault(UUID(row["key"].decode()), []).append(standing)
+    return found
+
+
+async def move_place(connection: Connection, account_id: UUID, old: int, new: int) -> None:
+    """Let what lies behind an account's last applied event lie there still, now that this is another one."""
+    await connection.execute(
+        "update dead_letter set after_sequence = $3 where key = $1 and after_sequence = $2 and sequence > $3",
+        key_of(account_id),
+        old,
+        new,
+    )
 
 
 async def read_waiting(connection: Connection, max_rows: int) -> list[asyncpg.Record]:
-    """Read letters that are not on their topic yet."""
+    """Read dead letters that are not on their topic yet."""
     return await connection.fetch("select * from dead_letter where shipped_at is null order by at limit $1", max_rows)
 
 
 async def count_waiting(connection: Connection) -> int:
-    """Count the letters whose record was never applied."""
+    """Count the dead letters whose record was never applied."""
     count: int = await connection.fetchval("select count(*) from dead_letter where replayed_at is null")
     return count
 
 
 async def mark_shipped(connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
-    """Remember that letters are on their topic."""
+    """Remember that dead letters are on their topic."""
     await connection.executemany(
         'update dead_letter set shipped_at = now() where topic = $1 and partition = $2 and "offset" = $3',
         [(row["topic"], row["partition"], row["offset"]) for row in rows],
@@ -29,12 +82,12 @@ async def mark_shipped(connection: Connection, rows: Sequence[asyncpg.Record]) -
 
 
 async def read_all(connection: Connection) -> list[asyncpg.Record]:
-    """Read every letter, the oldest first."""
+    """Read every dead letter, the oldest first."""
     return await connection.fetch('select * from dead_letter order by at, topic, partition, "offset"')
 
 
 async def mark_replayed(connection: Connection, topic: str, partition: int, offset: int) -> None:
-    """Remember that a letter's record was applied."""
+    """Remember that a dead letter's record was applied: its number needs no excuse any more."""
     await connection.execute(
         'update dead_letter set replayed_at = now() where topic = $1 and partition = $2 and "offset" = $3',
         topic,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
-from codebank.eventlog.log import Record
-from codebank.events import Event, key_of
+from codebank.events import Event
 from codebank.runtime.postgres.pool import Connection
 from codebank.statement.line import Line
 
@@ -19,6 +18,11 @@ async def read_positions(connection: Connection, topic: str, partitions: Collect
         list(partitions),
     )
     return {row["partition"]: row["next_offset"] for row in rows}
+
+
+async def hold_position(connection: Connection, topic: str, partition: int) -> None:
+    """Keep whoever reads a partition from going on until this transaction ends."""
+    await connection.execute("select from position where topic = $1 and partition = $2 for update", topic, partition)
 
 
 async def move_position(connection: Connection, topic: str, partition: int, old: int, new: int) -> bool:
@@ -44,13 +48,6 @@ async def read_sequences(connection: Connection, account_ids: Collection[UUID]) 
     return {row["account_id"]: row["sequence"] for row in rows}
 
 
-async def read_excused(connection: Connection, account_ids: Collection[UUID]) -> set[UUID]:
-    """Tell which accounts have unreadable records on file."""
-    keys = [key_of(account_id) for account_id in account_ids]
-    rows = await connection.fetch("select distinct key from dead_letter where key = any($1)", keys)
-    return {UUID(row["key"].decode()) for row in rows}
-
-
 async def write_accounts(connection: Connection, events: Sequence[Event]) -> None:
     """Write accounts as their last events tell them."""
     rows = [
@@ -70,8 +67,9 @@ async def write_accounts(connection: Connection, events: Sequence[Event]) -> Non
         "insert into account (account_id, holder_name, status, currency, limit_minor, used_minor, sequence, updated_at)"
         " select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],"
         " $7::bigint[], $8::timestamptz[]) on conflict (account_id) do update set"
-        " holder_name = excluded.holder_name, status = excluded.status, limit_minor = excluded.limit_minor,"
-        " used_minor = excluded.used_minor, sequence = excluded.sequence, updated_at = excluded.updated_at"
+        " holder_name = excluded.holder_name, status = excluded.status, currency = excluded.currency,"
+        " limit_minor = excluded.limit_minor, used_minor = excluded.used_minor, sequence = excluded.sequence,"
+        " updated_at = excluded.updated_at"
         " where account.sequence < excluded.sequence",
         *(list(column) for column in zip(*rows, strict=True)),
     )
@@ -84,35 +82,28 @@ _LINE_FIELDS = (
 )  # fmt: skip
 
 
+#: What the newer event says of a payment; the rest of its line stands since the first.
+_CHANGING = ("status", "decline_code", "amount_minor", "refunded_minor")
+
+
 async def write_lines(connection: Connection, lines: Sequence[Line]) -> None:
     """Write lines; one that is there changes to the newer state, and stands where the older one put it."""
     columns = [[getattr(line, name) for line in lines] for name in _LINE_FIELDS]
+    newer = " ".join(
+        f"{name} = case when excluded.sequence > line.sequence then excluded.{name} else line.{name} end,"
+        for name in _CHANGING
+    )
     await connection.execute(
         f"insert into line ({', '.join(_LINE_FIELDS)})"
         " select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],"
         " $8::bigint[], $9::text[], $10::int[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::bigint[],"
         " $16::timestamptz[], $17::date[], $18::text[])"
-        " on conflict (account_id, payment_id) do update set"
-        " status = case when excluded.sequence > line.sequence then excluded.status else line.status end,"
-        " refunded_minor = case when excluded.sequence > line.sequence then excluded.refunded_minor"
-        "  else line.refunded_minor end,"
+        f" on conflict (account_id, payment_id) do update set {newer}"
         " available_minor = case when excluded.first_sequence < line.first_sequence then excluded.available_minor"
         "  else line.available_minor end,"
         " sequence = greatest(line.sequence, excluded.sequence),"
         " first_sequence = least(line.first_sequence, excluded.first_sequence)",
         *columns,
-    )
-
-
-async def write_dead_letters(connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
-    """Put unreadable records aside with the reason, where each came from, and every byte of it."""
-    await connection.executemany(
-        'insert into dead_letter (topic, partition, "offset", reason, key, value, headers)'
-        " values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
-        [
-            (record.topic, record.partition, record.offset, reason, record.key, record.value, dict(record.headers))
-            for record, reason in letters
-        ],
     )
 
 

@@ -1,0 +1,191 @@
+"""What records of one partition make of the statement, within the caller's transaction.
+
+Each account's events are applied in order, each once. A record that cannot be read, shown or stored is put aside with
+its reason and stops nobody; an event that is missing without that stops its partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from codebank.eventlog.log import Record
+from codebank.events import Event, key_of
+from codebank.runtime.postgres.pool import Connection
+from codebank.statement.excuse import Excuses, Standing, number_told
+from codebank.statement.line import Line, Step, line_of, step_of
+from codebank.statement.store import dead_letters
+from codebank.statement.store import projecting as store
+from codebank.wire import MalformedEvent, decode_event
+
+#: What the database says of a value that it cannot hold: no repetition would heal that.
+UNSTORABLE: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+_REASON_LENGTH_MAX: Final = 300
+
+
+class SequenceGap(Exception):
+    """An event of an account is missing: nothing after it may be shown as if it were whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutAside:
+    """A record that becomes a dead letter."""
+
+    record: Record
+    reason: str
+    #: None where nobody can tell whose it is.
+    standing: Standing | None
+
+
+@dataclass
+class Batch:
+    """What a batch of records makes of the statement."""
+
+    #: Account → number of the last event that was applied.
+    sequences: dict[UUID, int]
+    excuses: Excuses
+    accounts: dict[UUID, Event] = field(default_factory=dict)
+    lines: dict[UUID, Line] = field(default_factory=dict)
+    applied: list[Event] = field(default_factory=list)
+    put_aside: list[PutAside] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done with records."""
+
+    events: Sequence[Event]
+    put_aside: Sequence[PutAside]
+
+
+def account_of(record: Record) -> UUID | None:
+    """Tell whose record it is, by its key; None where that names no account."""
+    try:
+        account_id = UUID(record.key.decode())
+    except ValueError:
+        return None
+    return account_id if key_of(account_id) == record.key else None
+
+
+def read_event(headers: Mapping[str, str], value: bytes, key: bytes) -> tuple[Event, Line | None]:
+    """Read an event and the line that it makes. Raises MalformedEvent where there is no such thing."""
+    event = decode_event(headers, value, key)
+    if event.occurred_at.tzinfo is None:
+        raise MalformedEvent("its time has no zone")
+    try:
+        return event, line_of(event)
+    except (ValueError, OverflowError) as error:
+        raise MalformedEvent(f"no line can be made of it: {error}") from None
+
+
+def cannot_store(error: Exception) -> str:
+    """Say in a line why the database does not take something."""
+    return f"it cannot be stored: {str(error).splitlines()[0]}"[:_REASON_LENGTH_MAX]
+
+
+async def apply_records(
+    connection: Connection, records: Sequence[Record], traces: Mapping[UUID, str] | None = None
+) -> Applied:
+    """Write what records of one partition make of the statement; `traces` go to the pages that are woken.
+
+    Raises SequenceGap where an event of an account is missing before one that is there.
+    """
+    try:
+        return await _apply(connection, records, traces or {})
+    except UNSTORABLE:
+        # Something in there decodes and cannot be stored. One by one, so that nothing waits behind it for ever.
+        done = [await _apply_alone(connection, record, traces or {}) for record in records]
+    return Applied([event for one in done for event in one.events], [aside for one in done for aside in one.put_aside])
+
+
+async def _apply_alone(connection: Connection, record: Record, traces: Mapping[UUID, str]) -> Applied:
+    try:
+        return await _apply(connection, [record], traces)
+    except UNSTORABLE as error:
+        return await _apply(connection, [record], traces, refusal=cannot_store(error))
+
+
+async def _apply(
+    connection: Connection, records: Sequence[Record], traces: Mapping[UUID, str], refusal: str = ""
+) -> Applied:
+    async with connection.transaction():
+        batch = await _read(connection, records, refusal)
+        await _write(connection, batch, traces)
+    return Applied(batch.applied, batch.put_aside)
+
+
+async def _read(connection: Connection, records: Sequence[Record], refusal: str) -> Batch:
+    accounts = {account for account in map(account_of, records) if account is not None}
+    on_file = await dead_letters.read_standings(connection, accounts)
+    batch = Batch(await store.read_sequences(connection, accounts), Excuses(on_file))
+    for record in records:
+        try:
+            if refusal:
+                raise MalformedEvent(refusal)
+            event, line = read_event(record.headers, record.value, record.key)
+        except MalformedEvent as error:
+            put_aside(batch, record, str(error))
+        else:
+            add(batch, event, line)
+    return batch
+
+
+def put_aside(batch: Batch, record: Record, reason: str) -> None:
+    """Put a record aside that is no event of ours, with the number that it stands for."""
+    account_id, standing = account_of(record), None
+    if account_id is not None:
+        told = number_told(record.headers, record.value, account_id)
+        standing = batch.excuses.add(account_id, told, batch.sequences.get(account_id, 0))
+    batch.put_aside.append(PutAside(record, reason, standing))
+
+
+def add(batch: Batch, event: Event, line: Line | None) -> None:
+    """Add an event to a batch, unless it was applied before. Raises SequenceGap where one before it is lost."""
+    last = batch.sequences.get(event.account_id, 0)
+    step = step_of(event.sequence, last)
+    if step is Step.REPEAT:
+        return
+    if step is Step.GAP and not batch.excuses.cover(event.account_id, last, event.sequence):
+        raise SequenceGap(f"account {event.account_id}: event {event.sequence} came after {last}")
+    batch.sequences[event.account_id] = event.sequence
+    batch.accounts[event.account_id] = event
+    batch.applied.append(event)
+    if line is not None:
+        earlier = batch.lines.get(line.payment_id)
+        if earlier is not None:
+            # A payment that was made and given back within one batch keeps the place of its first event.
+            line = replace(line, first_sequence=earlier.first_sequence, available_minor=earlier.available_minor)
+        batch.lines[line.payment_id] = line
+
+
+async def _write(connection: Connection, batch: Batch, traces: Mapping[UUID, str]) -> None:
+    if batch.accounts:
+        await store.write_accounts(connection, list(batch.accounts.values()))
+    if batch.lines:
+        await store.write_lines(connection, list(batch.lines.values()))
+    if batch.put_aside:
+        await dead_letters.write(connection, [(one.record, one.reason, one.standing) for one in batch.put_aside])
+    for account_id, event in batch.accounts.items():
+        await store.announce(connection, account_id, event.sequence, traces.get(account_id, ""))
+
+
+async def apply_late(connection: Connection, event: Event, line: Line | None) -> None:
+    """Apply an event whose followers may be there already: what they changed stays as they left it.
+
+    Raises SequenceGap where one before it is lost: applying it would hide the loss.
+    """
+    account_id = event.account_id
+    last = (await store.read_sequences(connection, [account_id])).get(account_id, 0)
+    excuses = Excuses(await dead_letters.read_standings(connection, [account_id]))
+    if not excuses.cover(account_id, last, event.sequence):
+        raise SequenceGap(f"an event of the account is missing before it: {event.sequence} would come after {last}")
+    if event.sequence > last:
+        await dead_letters.move_place(connection, account_id, last, event.sequence)
+    await store.write_accounts(connection, [event])
+    if line is not None:
+        await store.write_lines(connection, [line])
+    await store.announce(connection, account_id, event.sequence, "")
