@@ -28,6 +28,10 @@ class Words:
 
     sentences: Mapping[str, Mapping[str, str]]
 
+    def has(self, key: str) -> bool:
+        """Tell whether a key has a sentence: what a newer bank says may have none here yet."""
+        return key in self.sentences[LANGUAGES[0]]
+
     def say(self, language: str, key: str, **values: object) -> str:
         """Give the sentence of a key, with the values put in; amounts are written as the language writes them."""
         sentence = self.sentences[language][key]

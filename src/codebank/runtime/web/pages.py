@@ -92,6 +92,7 @@ class Pages:
         theme = request.cookies.get("theme", "system")
         return {
             "t": partial(self.words.say, language),
+            "has_words": self.words.has,
             "language": language,
             "language_tag": LANGUAGE_TAGS[language],
             "theme": theme if theme in THEMES else "system",
