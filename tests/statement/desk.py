@@ -63,7 +63,8 @@ class Story:
         return self._payment(PaymentStatus.APPROVED, amount_minor, **changes)
 
     def declined(self, amount_minor: int, **changes: object) -> Story:
-        return self._payment(PaymentStatus.DECLINED, amount_minor, decline_code=DeclineCode.LIMIT_EXCEEDED, **changes)
+        refusal: dict[str, object] = {"decline_code": DeclineCode.LIMIT_EXCEEDED}
+        return self._payment(PaymentStatus.DECLINED, amount_minor, **(refusal | changes))
 
     def returned(self, number: int, amount_minor: int) -> Story:
         self.used_minor -= amount_minor

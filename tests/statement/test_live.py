@@ -13,13 +13,16 @@ import httpx
 import pytest
 
 from codebank.eventlog.log import PARTITIONS, partition_of
-from codebank.roles import METRICS
+from codebank.roles import METRICS, ROLES
+from codebank.runtime.postgres.pool import connect
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.serve import serve_app
 from codebank.settings import Settings
 from codebank.statement.app import open_statement
 from codebank.statement.live import Hub
-from tests.statement.desk import ANA, BIA, Desk, Story, add_people, open_desk, sign_in
+from tests.conftest import Databases
+from tests.statement.desk import ANA, BIA, Desk, Story, add_people, open_desk, sign_in, until
+from tests.system import system_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -197,6 +200,18 @@ async def test_an_open_page_is_told_when_it_is_behind_and_when_no_more(site: Sit
     assert (await site.ana.get(f"/changes?account={ANA}&after=1b")).json()["after"] == "1"
 
 
+async def test_trap_c08_a_time_ahead_of_now_is_not_taken_for_fresh(site: Site) -> None:
+    partition = partition_of(str(ANA).encode())
+    await site.desk.pool.execute(
+        "insert into freshness (partition, caught_up_at) values ($1, now() + interval '1 hour')", partition
+    )
+    async with listening(site, after=1) as events:
+        event, position, html = await anext(events)
+
+    assert (event, position) == ("lines", "1b")
+    assert "atrasado" in html
+
+
 async def test_another_accounts_partition_being_behind_is_no_news(site: Site) -> None:
     other = (partition_of(str(ANA).encode()) + 1) % PARTITIONS
     await site.desk.pool.execute(
@@ -213,6 +228,66 @@ async def test_another_accounts_partition_being_behind_is_no_news(site: Site) ->
 async def test_a_number_that_is_none_is_refused(site: Site, after: str) -> None:
     assert (await site.ana.get(f"/live?account={ANA}&after={after}")).status_code == 422
     assert (await site.ana.get(f"/changes?account={ANA}&after={after}")).status_code == 422
+
+
+async def test_a_wake_up_that_a_newer_projector_words_otherwise_still_wakes(site: Site) -> None:
+    async with listening(site, after=1) as events:
+        await site.tell()
+        await anext(events)
+        await site.desk.pool.execute("update account set sequence = sequence + 1")
+        await site.desk.pool.execute("select pg_notify('line', 'version 2; ' || $1::text)", str(ANA))
+        _, position, _ = await anext(events)
+
+    assert position == "3"
+
+
+async def test_trap_c02_a_watch_that_stumbles_ends_the_role(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(*_arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("codebank.statement.live.read_behind", stumble)
+    own = system_settings(settings.databases)  # type: ignore[attr-defined]
+
+    role = asyncio.ensure_future(ROLES["statement"].run(own, Telemetry(METRICS), asyncio.Event()))
+    done, _ = await asyncio.wait({role}, timeout=8)
+
+    assert done == {role}
+    with pytest.raises(ZeroDivisionError):
+        role.result()
+
+
+async def test_trap_c07_the_pages_are_ready_while_their_database_answers(site: Site, databases: Databases) -> None:
+    name = databases.names["statement"]
+    ready = site.hub.telemetry.ready
+    keeper = await connect(databases.server.dsn(name, "postgres"))
+    ready.set()
+
+    await keeper.execute(f"alter database {name} connection limit 0")
+    await keeper.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    await until(lambda: not ready.is_set())
+    answer = await site.ana.get("/")
+    await keeper.execute(f"alter database {name} connection limit -1")
+    await until(ready.is_set)
+
+    assert answer.status_code == 503
+    assert (await site.ana.get("/")).status_code == 200
+    await keeper.close()
+
+
+async def test_pages_that_are_let_go_are_not_called_ready_again(settings: Settings) -> None:
+    hub = Hub(settings.database_url("statement"), Telemetry(METRICS))
+    hub.telemetry.ready.set()
+
+    hub._note(answers=False)
+    hub.close()
+    hub._note(answers=True)
+
+    assert not hub.telemetry.ready.is_set()
 
 
 async def test_stopping_lets_open_pages_go(site: Site) -> None:

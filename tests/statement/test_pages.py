@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 
 import httpx
@@ -219,6 +219,32 @@ async def test_a_session_ends_by_itself(settings: Settings) -> None:
         await sign_in(browser)
 
         assert (await browser.get("/")).headers["location"] == "/sign-in"
+
+
+async def test_trap_c08_a_clock_set_back_locks_nobody_out_for_longer(pages: Pages) -> None:
+    browser, pool = pages.browser(), pages.desk.pool
+    for number in range(6):
+        await sign_in(browser, password=f"guess {number}")
+    await pool.execute("update sign_in_attempt set since = now() + interval '1 day 1 minute'")
+
+    refused = await sign_in(browser)
+
+    assert refused.status_code == 429
+    assert 890 <= int(refused.headers["retry-after"]) <= 900
+    assert await pool.fetchval("select count(*) from sign_in_attempt where since > now()") == 0
+    await pool.execute("update sign_in_attempt set since = since - interval '16 minutes'")
+    assert (await sign_in(browser)).status_code == 303
+
+
+async def test_trap_c08_a_session_lasts_no_longer_because_the_clock_was_set_back(pages: Pages) -> None:
+    ana, pool = await pages.ana(), pages.desk.pool
+    await pool.execute("update session set expires_at = expires_at + interval '1 year'")
+
+    assert (await ana.get("/api/accounts")).status_code == 200
+
+    hours = settings_for(pages.desk.settings.databases).session_hours  # type: ignore[attr-defined]
+    rest = await pool.fetchval("select expires_at - now() from session")
+    assert rest <= timedelta(hours=hours)
 
 
 async def test_a_program_signs_in_and_out_with_a_token(pages: Pages) -> None:

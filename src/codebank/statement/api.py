@@ -50,7 +50,7 @@ def line_document(line: Line) -> dict[str, Any]:
     }
 
 
-def account_document(account: store.Account) -> dict[str, Any]:
+def account_document(account: store.AccountView) -> dict[str, Any]:
     """Show an account as REST tells it."""
     return {
         "id": account.account_id,
@@ -128,7 +128,7 @@ class Api:
         cursor = str(shown[-1].first_sequence) if len(found) > query.limit else None
         return Json({"lines": [line_document(line) for line in shown], "next_cursor": cursor}, headers=_NO_STORE)
 
-    async def _own(self, request: Request) -> list[store.Account]:
+    async def _own(self, request: Request) -> list[store.AccountView]:
         cardholder = await require_cardholder(self.sign_in, request)
         async with self.sign_in.pool.acquire() as connection:
             return await store.read_accounts(connection, cardholder.cardholder_id)

@@ -40,12 +40,12 @@ def csv_of(lines: Iterable[Line]) -> str:
                 at.strftime("%H:%M:%S"),
                 _safe(line.merchant_name),
                 _safe(line.description),
-                line.card_masked,
+                _safe(line.card_masked),
                 line.parcelas,
-                line.status,
+                _safe(line.status),
                 decimal_text(Money(line.amount_minor, line.currency)),
                 decimal_text(Money(line.refunded_minor, line.currency)),
-                line.currency,
+                _safe(line.currency),
             )
         )
     return out.getvalue()

@@ -55,6 +55,7 @@ class Line:
     amount_minor: int
     currency: str
     parcelas: int
+    #: A `PaymentStatus` and a `DeclineCode`, or what a newer bank calls them.
     status: str
     decline_code: str | None
     refunded_minor: int

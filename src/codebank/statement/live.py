@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -20,12 +21,16 @@ import asyncpg
 from codebank.eventlog.log import partition_of_account
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import listening
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.statement.store.reading import read_behind
+
+log = logging.getLogger(__name__)
 
 #: A projector tells every second that it has read all there is; so long a silence means that it has not.
 _BEHIND_SECONDS: Final = 10
 _WATCH_SECONDS: Final = 2
+_ANSWER_SECONDS: Final = 5
 
 
 @dataclass
@@ -40,31 +45,43 @@ class Hub:
     _traces: dict[UUID, str] = field(default_factory=dict)
     #: Partitions that were not seen read to their end for a while → when they last were.
     _behind: dict[int, datetime] = field(default_factory=dict)
+    #: Whether it is not ready only because its database does not answer.
+    _is_cut_off: bool = False
 
     @contextlib.asynccontextmanager
     async def running(self, pool: asyncpg.Pool) -> AsyncIterator[None]:
         """Listen while in use; on leaving, every page is let go."""
-        watching = asyncio.create_task(self._watch(pool))
-        async with listening(self.dsn, "line", self._heard, role="statement-live"):
+        async with listening(self.dsn, "line", self._heard, role="statement-live"), background(self._watch(pool)):
             try:
                 yield
             finally:
                 self.close()
-                watching.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watching
 
     async def _watch(self, pool: asyncpg.Pool) -> None:
         """Look again and again how fresh the partitions are, and wake the pages where that turned."""
         while True:
-            with contextlib.suppress(*OUTAGES):
-                async with pool.acquire() as connection:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS), pool.acquire() as connection:
                     behind = await read_behind(connection, _BEHIND_SECONDS)
+            except OUTAGES as error:
+                log.warning("the statement's database does not answer: %s", type(error).__name__)
+                self._note(answers=False)
+            else:
+                self._note(answers=True)
                 turned, self._behind = behind.keys() ^ self._behind.keys(), behind
                 for account_id in list(self._pages):
                     if partition_of_account(account_id) in turned:
                         self._heard(f"{account_id}:")
             await asyncio.sleep(_WATCH_SECONDS)
+
+    def _note(self, *, answers: bool) -> None:
+        """Be ready only while the database answers; not before the pages are served, nor once they are let go."""
+        if not answers and self.telemetry.ready.is_set():
+            self._is_cut_off = True
+            self.telemetry.ready.clear()
+        elif answers and self._is_cut_off and not self.is_closing:
+            self._is_cut_off = False
+            self.telemetry.ready.set()
 
     def behind_since(self, account_id: UUID) -> datetime | None:
         """Tell until when the account's statement is surely whole; None where it is whole now."""
@@ -81,8 +98,11 @@ class Hub:
 
     def _heard(self, payload: str) -> None:
         account, _, rest = payload.partition(":")
-        # An empty payload: the connection is new, anything may have been missed.
-        accounts = [UUID(account)] if account else list(self._pages)
+        try:
+            accounts = [UUID(account)]
+        except ValueError:
+            # Empty: the connection is new, anything may have been missed. Or a newer projector says it otherwise.
+            accounts = list(self._pages)
         traceparent = rest.partition(":")[2]
         for account_id in accounts:
             if account_id in self._pages:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.runtime.web.http import is_clean_text
-from codebank.statement.store.reading import Account, Filter
+from codebank.statement.store.reading import AccountView, Filter
 
 STATUSES: Final = ("settled", "approved", "declined", "refunded", "all")
 TEXT_LENGTH_MAX: Final = 80
@@ -81,7 +81,7 @@ def _read_number(name: str, values: Mapping[str, str], largest: int, violations:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PagePosition:
     """Where an open page stands: the number of the event that it saw last, and whether it says that it is behind."""
 
     sequence: int
@@ -91,15 +91,15 @@ class Place:
         return f"{self.sequence}{'b' if self.is_behind else ''}"
 
 
-def read_place(text: str) -> Place:
+def read_page_position(text: str) -> PagePosition:
     """Read where a page stands, as it was told."""
     number = text.removesuffix("b")
     if not (number.isascii() and number.isdigit() and len(number) <= 18):
         raise invalid(Violation("after", "must be the number of an event"))
-    return Place(int(number), number != text)
+    return PagePosition(int(number), number != text)
 
 
-def choose_account(accounts: Sequence[Account], text: str) -> Account:
+def choose_account(accounts: Sequence[AccountView], text: str) -> AccountView:
     """Choose one of the reader's own accounts. Anybody else's is no account here."""
     if not text and accounts:
         return accounts[0]

@@ -49,6 +49,10 @@ class SignIn:
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     _nobodys_hash: str = ""
 
+    @property
+    def _lasting(self) -> timedelta:
+        return timedelta(hours=self.session_hours)
+
     async def enter(self, email: str, password: str, address: str) -> str:
         """Give a session's token. Raises CodebankError where the two do not fit, or after too many tries."""
         outcome = "refused"
@@ -73,7 +77,7 @@ class SignIn:
         token = secrets.token_urlsafe(32)
         async with self.pool.acquire() as connection, connection.transaction():
             await store.forget_attempts(connection, f"email:{email}")
-            expires_at = utc_now() + timedelta(hours=self.session_hours)
+            expires_at = utc_now() + self._lasting
             await store.add_session(connection, _hash(token), cardholder.cardholder_id, expires_at)
         return token
 
@@ -100,8 +104,9 @@ class SignIn:
         """Tell whose session a token is."""
         if not token:
             return None
+        now = utc_now()
         async with self.pool.acquire() as connection:
-            return await store.find_session(connection, _hash(token), utc_now())
+            return await store.find_session(connection, _hash(token), now, now + self._lasting)
 
     async def leave(self, token: str) -> None:
         """End a session."""

@@ -19,7 +19,7 @@ from codebank.runtime.web.pages import Pages
 from codebank.statement.export import csv_of
 from codebank.statement.line import by_day, initial_of, tint_of, used_percent
 from codebank.statement.live import Hub
-from codebank.statement.query import Place, Query, choose_account, read_place, read_query
+from codebank.statement.query import PagePosition, Query, choose_account, read_page_position, read_query
 from codebank.statement.session import SESSION_COOKIE, client_address, require_cardholder, token_of
 from codebank.statement.sign_in import SignIn
 from codebank.statement.store import reading as store
@@ -135,7 +135,7 @@ class Web:
             "free": Money(max(0, account.limit_minor - account.used_minor), account.currency),
             "limit": Money(account.limit_minor, account.currency),
             "used": Money(account.used_minor, account.currency),
-            "money": lambda minor: Money(minor, account.currency),
+            "money": Money,
             "tint_of": tint_of,
             "initial_of": initial_of,
             "fresh_after": fresh_after,
@@ -157,34 +157,34 @@ class Web:
 
     async def changes(self, request: Request) -> Response:
         """Give what changed after an event, for pages that cannot be pushed to."""
-        place = read_place(request.query_params.get("after", "0"))
-        html, place = await self._fragments(request, read_query(request.query_params, limit=PAGE_SIZE), place)
-        return Json({"after": str(place), "html": html}, headers={"cache-control": "no-store"})
+        position = read_page_position(request.query_params.get("after", "0"))
+        html, position = await self._fragments(request, read_query(request.query_params, limit=PAGE_SIZE), position)
+        return Json({"after": str(position), "html": html}, headers={"cache-control": "no-store"})
 
-    async def _fragments(self, request: Request, query: Query, place: Place) -> tuple[str, Place]:
-        values = await self._values(request, query, fresh_after=place.sequence)
+    async def _fragments(self, request: Request, query: Query, position: PagePosition) -> tuple[str, PagePosition]:
+        values = await self._values(request, query, fresh_after=position.sequence)
         account = values["account"]
         if account is None:
-            return "", place
-        found = Place(max(place.sequence, account.sequence), values["behind_since"] is not None)
+            return "", position
+        found = PagePosition(max(position.sequence, account.sequence), values["behind_since"] is not None)
         # How fresh it is may turn without a new line.
-        names = ["freshness"] if found.is_behind != place.is_behind else []
-        names += ["top", "lines"] if account.sequence > place.sequence else []
+        names = ["freshness"] if found.is_behind != position.is_behind else []
+        names += ["top", "lines"] if account.sequence > position.sequence else []
         html = "".join(self.pages.block(request, "statement.html", name, values) for name in names)
         return html, found
 
     async def live(self, request: Request) -> Response:
         """Push what changes to an open page; `Last-Event-ID` says where the page stands."""
         last_event_id = request.headers.get("last-event-id") or request.query_params.get("after", "0")
-        place = read_place(last_event_id)
+        position = read_page_position(last_event_id)
         query = read_query(request.query_params, limit=PAGE_SIZE)
-        values = await self._values(request, query, fresh_after=place.sequence)
+        values = await self._values(request, query, fresh_after=position.sequence)
         if values["account"] is None:
             raise CodebankError(Code.NOT_FOUND, "no such account")
-        return push(self._pushes(request, query, values["account"], place))
+        return push(self._pushes(request, query, values["account"], position))
 
     async def _pushes(
-        self, request: Request, query: Query, account: store.Account, place: Place
+        self, request: Request, query: Query, account: store.AccountView, position: PagePosition
     ) -> AsyncIterator[bytes]:
         with self.hub.page(account.account_id) as woken:
             yield SSE_HEARTBEAT
@@ -193,11 +193,11 @@ class Web:
                 woken.clear()
                 span = self.hub.telemetry.tracer.begin("push", self.hub.trace_of(account.account_id), "producer")
                 try:
-                    html, place = await self._fragments(request, query, place)
+                    html, position = await self._fragments(request, query, position)
                 except CodebankError:
                     break  # the session ended
                 if html:
-                    yield sse_event(html, event="lines", event_id=str(place))
+                    yield sse_event(html, event="lines", event_id=str(position))
                     span.end()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_HEARTBEAT_SECONDS):

@@ -55,15 +55,22 @@ async def add_session(connection: Connection, token_hash: bytes, cardholder_id: 
     )
 
 
-async def find_session(connection: Connection, token_hash: bytes, now: datetime) -> Cardholder | None:
-    """Find whose session a token is, while it lasts."""
+async def find_session(connection: Connection, token_hash: bytes, now: datetime, latest: datetime) -> Cardholder | None:
+    """Find whose session a token is, while it lasts; `latest` is when one ends that begins now.
+
+    One that would last longer is of a clock that was set back since: it ends then as well.
+    """
     row = await connection.fetchrow(
-        "select c.cardholder_id, c.name, c.password_hash from session s join cardholder c using (cardholder_id)"
-        " where s.token_hash = $1 and s.expires_at > $2",
+        "select c.cardholder_id, c.name, c.password_hash, s.expires_at from session s"
+        " join cardholder c using (cardholder_id) where s.token_hash = $1 and s.expires_at > $2",
         token_hash,
         now,
     )
-    return Cardholder(**row) if row else None
+    if row is None:
+        return None
+    if row["expires_at"] > latest:
+        await connection.execute("update session set expires_at = $2 where token_hash = $1", token_hash, latest)
+    return Cardholder(row["cardholder_id"], row["name"], row["password_hash"])
 
 
 async def end_session(connection: Connection, token_hash: bytes) -> None:
@@ -72,11 +79,14 @@ async def end_session(connection: Connection, token_hash: bytes) -> None:
 
 
 async def count_attempt(connection: Connection, who: str, now: datetime, window_seconds: int) -> tuple[int, datetime]:
-    """Count one more attempt of somebody, and tell how many there were since when."""
+    """Count one more attempt of somebody, and tell how many there were since when.
+
+    A window that begins ahead of now is of a clock that was set back since: it begins now, so that it ends in time.
+    """
     row = await connection.fetchrow(
         "insert into sign_in_attempt as a (who, attempts, since) values ($1, 1, $2) on conflict (who) do update set"
         " attempts = case when a.since < $3 then 1 else a.attempts + 1 end,"
-        " since = case when a.since < $3 then $2 else a.since end returning attempts, since",
+        " since = case when a.since < $3 then $2 else least(a.since, $2) end returning attempts, since",
         who,
         now,
         now - timedelta(seconds=window_seconds),

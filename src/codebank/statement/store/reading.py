@@ -18,13 +18,20 @@ _LINE: Final = (
     " currency, parcelas, status, decline_code, refunded_minor, card_masked, available_minor, occurred_at, local_day"
 )
 
+#: What lines of the account $1 moved, in its currency. A status that nobody here understands is in no sum.
+_MOVED: Final = (
+    "coalesce(sum(amount_minor::numeric - refunded_minor) filter (where status in ('approved', 'refunded')"
+    " and currency = (select a.currency from account a where a.account_id = $1)), 0) as moved"
+)
+
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AccountView:
     """An account as its cardholder sees it."""
 
     account_id: UUID
     holder_name: str
+    #: An `AccountStatus`, or what a newer bank calls it.
     status: str
     currency: str
     limit_minor: int
@@ -39,7 +46,7 @@ class Filter:
     text: str = ""
     first_day: date | None = None
     last_day: date | None = None
-    #: `settled` for approved and given back, or one status.
+    #: `settled` for all but refused attempts, or one status.
     status: str = "settled"
 
 
@@ -52,20 +59,25 @@ class Arrival:
     projected_at: datetime
 
 
-async def read_accounts(connection: Connection, cardholder_id: UUID) -> list[Account]:
+async def read_accounts(connection: Connection, cardholder_id: UUID) -> list[AccountView]:
     """Read a cardholder's accounts, those that have been told of, in their order."""
     rows = await connection.fetch(
         "select a.account_id, a.holder_name, a.status, a.currency, a.limit_minor, a.used_minor, a.sequence"
         " from cardholder_account c join account a using (account_id) where c.cardholder_id = $1 order by c.place",
         cardholder_id,
     )
-    return [Account(**row) for row in rows]
+    return [AccountView(**row) for row in rows]
 
 
 async def read_behind(connection: Connection, seconds: int) -> dict[int, datetime]:
-    """Find partitions that were not seen read to their end for so long, and when they last were."""
+    """Find partitions that were not seen read to their end for so long, and when they last were.
+
+    A time ahead of now is of a clock that was set back since: it tells nothing, until a projector says it anew.
+    """
     rows = await connection.fetch(
-        "select partition, caught_up_at from freshness where caught_up_at < now() - make_interval(secs => $1)", seconds
+        "select partition, least(caught_up_at, clock_timestamp()) as caught_up_at from freshness"
+        " where caught_up_at not between clock_timestamp() - make_interval(secs => $1) and clock_timestamp()",
+        seconds,
     )
     return {row["partition"]: row["caught_up_at"] for row in rows}
 
@@ -86,29 +98,16 @@ async def read_lines(
     return [_line(row) for row in rows]
 
 
-async def read_changed(connection: Connection, account_id: UUID, after: int, limit: int) -> list[Line]:
-    """Read the lines that events after a number made or changed, oldest first."""
-    rows = await connection.fetch(
-        f"select {_LINE} from line where account_id = $1 and sequence > $2 order by sequence limit {int(limit)}",
-        account_id,
-        after,
-    )
-    return [_line(row) for row in rows]
-
-
 async def sum_lines(connection: Connection, account_id: UUID, wanted: Filter) -> tuple[int, int]:
     """Count the lines wanted, and add up what they moved."""
     conditions: list[str] = ["account_id = $1"]
     values: list[Any] = [account_id]
     _narrow(wanted, conditions, values)
     row = await connection.fetchrow(
-        "select count(*) as count,"
-        " coalesce(sum(amount_minor - refunded_minor) filter (where status <> 'declined'), 0)::bigint as moved"
-        f" from line where {' and '.join(conditions)}",
-        *values,
+        f"select count(*) as count, {_MOVED} from line where {' and '.join(conditions)}", *values
     )
     assert row is not None
-    return row["count"], row["moved"]
+    return row["count"], int(row["moved"])
 
 
 async def sum_days(connection: Connection, account_id: UUID, wanted: Filter, days: Sequence[date]) -> dict[date, int]:
@@ -117,12 +116,9 @@ async def sum_days(connection: Connection, account_id: UUID, wanted: Filter, day
     values: list[Any] = [account_id, list(days)]
     _narrow(wanted, conditions, values)
     rows = await connection.fetch(
-        "select local_day,"
-        " coalesce(sum(amount_minor - refunded_minor) filter (where status <> 'declined'), 0)::bigint as moved"
-        f" from line where {' and '.join(conditions)} group by 1",
-        *values,
+        f"select local_day, {_MOVED} from line where {' and '.join(conditions)} group by 1", *values
     )
-    return {row["local_day"]: row["moved"] for row in rows}
+    return {row["local_day"]: int(row["moved"]) for row in rows}
 
 
 def _narrow(wanted: Filter, conditions: list[str], values: list[Any]) -> None:
