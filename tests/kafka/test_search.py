@@ -63,13 +63,13 @@ class Desk:
                 await asyncio.sleep(0.05)
         return found
 
-    async def letters(self, count: int) -> list[DeadLetter]:
+    async def dead_letters(self, count: int) -> list[DeadLetter]:
         async with asyncio.timeout(40):
             while True:
                 end = (await self.log.ends(SEARCH_DEAD_LETTERS_TOPIC)).get(0, 0)
                 records = await self.log.scan(SEARCH_DEAD_LETTERS_TOPIC, 0, 0, 1000) if end else []
                 if len(records) >= count:
-                    return [letter for letter in map(dead_letter_of, records) if letter is not None]
+                    return [dead for dead in map(dead_letter_of, records) if dead is not None]
                 await asyncio.sleep(0.05)
 
 
@@ -173,7 +173,7 @@ async def test_trap_b23_an_older_state_delivered_again_never_overwrites_a_newer_
     assert len(again) == 3
 
 
-async def test_trap_b26_what_cannot_be_written_goes_to_the_letters_and_its_neighbours_arrive(desk: Desk) -> None:
+async def test_trap_b26_what_cannot_be_written_goes_to_the_dead_letters_and_its_neighbours_arrive(desk: Desk) -> None:
     story = Story().opened().paid(1).paid(2).paid(3)
     good = record_of(story.events[1])
     bad_amount = NewRecord(good.key, good.value.replace(b'"amount_minor":1,', b'"amount_minor":"one",'), good.headers)
@@ -190,17 +190,58 @@ async def test_trap_b26_what_cannot_be_written_goes_to_the_letters_and_its_neigh
     await desk.append(*story.events[2:])
 
     found = await desk.documents_when(lambda documents: len(documents) == 3)
-    letters = await desk.letters(5)
+    put_aside = await desk.dead_letters(5)
 
     assert sorted(document["amount_minor"] for document in found.values()) == [1, 2, 3]
-    reasons = {letter.value: letter.reason for letter in letters}
+    reasons = {dead.value: dead.reason for dead in put_aside}
     assert "Elasticsearch refuses it" in reasons[bad_amount.value]
-    assert {letter.reason for letter in letters if letter.value == good.value} == {
+    assert {dead.reason for dead in put_aside if dead.value == good.value} == {
         "the record has no header ce_sequence", "header ce_sequence is no whole number: first",
     }  # fmt: skip
-    assert {letter.value for letter in letters} == {bad_amount.value, good.value, no_json.value, no_payment.value}
+    assert {dead.value for dead in put_aside} == {bad_amount.value, good.value, no_json.value, no_payment.value}
     (state,) = await read_connectors(desk.settings)
     assert state.runs
+
+
+def with_more(record: NewRecord) -> NewRecord:
+    """Add fields of every shape, as a newer bank may."""
+    event = json.loads(record.value)
+    more = {"rate": 1.5, "when": None, "parts": [{"number": 1}, []], "deep": {"empty": {}, "list": [1, "two"]}}
+    event |= {"more": more, "list": []}
+    event["payment"] |= more
+    return replace(record, value=json.dumps(event).encode())
+
+
+async def test_trap_c01_what_a_newer_bank_says_of_a_payment_is_a_document_and_no_dead_letter(desk: Desk) -> None:
+    story = Story().opened().told("codebank.payment.disputed", "in_dispute", 700, currency="XTS", captured_minor=300)
+    story.told("codebank.payment.declined", "declined", 800, decline_code="moon_phase", version=7)
+    story.account_told("codebank.account.frozen", status="frozen").paid(900)
+    records = [record_of(event) for event in story.events]
+    await desk.append(records[0], *map(with_more, records[1:3]), *records[3:])
+
+    found = await desk.documents_when(lambda documents: len(documents) == 3)
+
+    told = [found[str(payment_id(ANA, number))] for number in (2, 3, 5)]
+    names = ("status", "decline_code", "currency", "amount_minor", "captured_minor", "version")
+    assert [tuple(document[name] for name in names) for document in told] == [
+        ("in_dispute", None, "XTS", 700, 300, 1), ("declined", "moon_phase", "BRL", 800, 0, 7),
+        ("approved", None, "BRL", 900, 900, 1),
+    ]  # fmt: skip
+    assert set(told[0]) == set(told[2])
+    assert set((await desk.log.ends(SEARCH_DEAD_LETTERS_TOPIC)).values()) <= {0}
+
+
+async def test_an_index_of_the_release_before_is_told_of_the_fields_that_came_since(desk: Desk) -> None:
+    mapping = json.loads((desk.settings.deploy / "search" / "payments.json").read_text())["template"]["mappings"]
+    older = {name: kind for name, kind in mapping["properties"].items() if name not in ("captured_minor", "version")}
+    await remove_search(desk.settings)
+    await desk.search.ask("PUT", f"/{INDEX}", {"mappings": {"dynamic": False, "properties": older}})
+
+    await apply_connectors(desk.settings, print)
+
+    assert (await desk.search.ask("GET", f"/{INDEX}/_mapping"))[INDEX]["mappings"]["properties"] == mapping[
+        "properties"
+    ]
 
 
 async def test_nothing_is_ever_deleted(desk: Desk) -> None:

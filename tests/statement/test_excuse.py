@@ -102,6 +102,18 @@ async def test_trap_c09_a_record_that_was_no_event_of_the_account_excuses_nothin
         await desk.project(batch_max)
 
 
+async def test_trap_c09_a_record_that_is_delivered_again_excuses_nothing_anew(desk: Desk) -> None:
+    events = a_story()
+    await desk.append(*events[:2], nameless(events[2]), *events[3:5])
+    await desk.project()
+    await desk.pool.execute("update position set next_offset = 0")
+
+    await desk.append(events[6])  # the sixth was lost
+
+    with pytest.raises(SequenceGap, match="event 7 came after 5"):
+        await desk.project()
+
+
 @pytest.mark.parametrize("batch_max", [1, 500])
 async def test_several_unreadable_records_in_a_row_stop_nobody(desk: Desk, batch_max: int) -> None:
     events = a_story()

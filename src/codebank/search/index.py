@@ -62,7 +62,10 @@ class SearchIndex:
         )
 
     async def prepare(self, deploy: Path) -> None:
-        """Put the template in place, and make the index where it is missing, so that its mapping is never guessed."""
+        """Put the template in place, and make the index where it is missing, so that its mapping is never guessed.
+
+        A template counts for new indices only: one that is there is told of fields that came since.
+        """
         template = json.loads((deploy / "search" / "payments.json").read_text())
         await self.peer.ask("PUT", f"/_index_template/{_TEMPLATE}", template)
         try:
@@ -70,6 +73,7 @@ class SearchIndex:
         except PeerError as error:
             if "resource_already_exists_exception" not in str(error):
                 raise
+            await self.peer.ask("PUT", f"/{INDEX}/_mapping", template["template"]["mappings"])
 
     async def remove(self) -> None:
         """Throw the index away."""

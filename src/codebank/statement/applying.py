@@ -128,7 +128,9 @@ async def _read(connection: Connection, records: Sequence[Record], refusal: str)
                 raise MalformedEvent(refusal)
             event, line = read_event(record.headers, record.value, record.key)
         except MalformedEvent as error:
-            put_aside(batch, record, str(error))
+            # One that is delivered again, such as after the position was set back, stands for what it stood for then.
+            if not await dead_letters.is_on_file(connection, record):
+                put_aside(batch, record, str(error))
         else:
             add(batch, event, line)
     return batch

@@ -35,6 +35,17 @@ async def write(connection: Connection, put_aside: Sequence[tuple[Record, str, S
     )
 
 
+async def is_on_file(connection: Connection, record: Record) -> bool:
+    """Tell whether a record was put aside before."""
+    found: bool = await connection.fetchval(
+        'select exists (select from dead_letter where topic = $1 and partition = $2 and "offset" = $3)',
+        record.topic,
+        record.partition,
+        record.offset,
+    )
+    return found
+
+
 async def read_standings(connection: Connection, account_ids: Collection[UUID]) -> dict[UUID, list[Standing]]:
     """Tell which events of accounts the records stand for that were put aside and never applied."""
     found: dict[UUID, list[Standing]] = {}
