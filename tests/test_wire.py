@@ -208,3 +208,47 @@ def test_an_event_under_another_accounts_key_is_refused() -> None:
     assert decode_event(headers, value, key_of(UUID(int=2))) == opened()
     with pytest.raises(MalformedEvent, match="another account's key"):
         decode_event(headers, value, key_of(UUID(int=3)))
+
+
+def changed(event: Event, **changes: Any) -> tuple[dict[str, str], bytes]:
+    """Give an event as another release would send it."""
+    value, headers = encode_event(event)
+    return headers, json.dumps(json.loads(value) | changes).encode()
+
+
+def test_trap_c01_what_a_newer_bank_says_otherwise_or_beside_is_read_as_it_came() -> None:
+    account = {**json.loads(encode_event(opened())[0])["account"], "status": "frozen", "currency": "XTS", "new": [1]}
+
+    event = decode_event(*changed(opened(), account=account, more={"deep": [None, 1.5]}))
+
+    assert (event.account.status, event.account.currency) == ("frozen", "XTS")
+
+
+def test_a_newer_payments_event_without_a_payment_still_tells_of_its_account() -> None:
+    story = opened(type="codebank.payment.exploded")
+
+    event = decode_event(*changed(story, payment=7))
+
+    assert type(event) is Event
+    assert (event.type, event.account) == (story.type, story.account)
+
+
+FIRST = [("approved", 0, 700, 1), ("declined", 0, 0, 1), ("refunded", 700, 700, 2)]
+
+
+@pytest.mark.parametrize(("status", "refunded_minor", "captured_minor", "version"), FIRST)
+def test_an_event_of_the_first_release_is_told_what_it_meant(
+    status: str, refunded_minor: int, captured_minor: int, version: int
+) -> None:
+    at = "2026-11-20T15:00:00Z"
+    payment = {
+        "payment_id": str(UUID(int=7)), "status": status, "decline_code": None, "amount_minor": 700, "currency": "BRL",
+        "refunded_minor": refunded_minor, "parcelas": 1, "merchant_id": str(UUID(int=8)), "merchant_name": "Loja",
+        "merchant_category": "5311", "description": "", "card_masked": "•••• 1234", "card_brand": "visa",
+        "card_id": None, "created_at": at, "updated_at": at,
+    }  # fmt: skip
+
+    event = decode_event(*changed(opened(type=f"codebank.payment.{status}"), payment=payment))
+
+    assert isinstance(event, PaymentEvent)
+    assert (event.payment.captured_minor, event.payment.version) == (captured_minor, version)

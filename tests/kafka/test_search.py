@@ -235,6 +235,7 @@ async def test_an_index_of_the_release_before_is_told_of_the_fields_that_came_si
     mapping = json.loads((desk.settings.deploy / "search" / "payments.json").read_text())["template"]["mappings"]
     older = {name: kind for name, kind in mapping["properties"].items() if name not in ("captured_minor", "version")}
     await remove_search(desk.settings)
+    await desk.search.ask("DELETE", "/_index_template/codebank-payments")
     await desk.search.ask("PUT", f"/{INDEX}", {"mappings": {"dynamic": False, "properties": older}})
 
     await apply_connectors(desk.settings, print)

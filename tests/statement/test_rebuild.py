@@ -38,7 +38,7 @@ async def contents(desk: Desk) -> dict[str, list[tuple[object, ...]]]:
 
 async def test_a_rebuilt_statement_is_the_same(desk: Desk) -> None:
     ana, bia = Story(ANA).opened().paid(100).paid(250), Story(BIA).opened().paid(4_000)
-    ana.returned(2, 100)
+    ana.returned(2, 100).told("codebank.payment.disputed", "in_dispute", decline_code="moon_phase", currency="XTS")
     await desk.append(*ana.events, NewRecord(b"?", b"?", {}), *bia.events)
     await desk.project()
     before = await contents(desk)
