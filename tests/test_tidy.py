@@ -264,8 +264,6 @@ TASKS_MAY_BE_MADE = {
     "checkout/tasks.py": "a payment that goes on when its browser leaves; kept, logged, waited for at the stop",
     "lab/delay.py": "a call of a measurement, gathered at its end",
     "bank/door/api.py": "takes what one stream sends; however it ends, whoever answers the stream is told",
-    "statement/live.py": "the hub's loop, which outlives whatever it meets",
-    "statement/projector.py": "tells how far it is; what it tells is nobody's decision",
 }
 
 
