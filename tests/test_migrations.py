@@ -19,8 +19,8 @@ from codebank.events import key_of
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.runtime.postgres.migrate import ROOM_OF, migrate, migrations_of
 from codebank.runtime.postgres.pool import connect
-from codebank.statement.excuse import Standing
-from codebank.statement.store.dead_letters import read_standings
+from codebank.statement.excuse import Excuse
+from codebank.statement.store.dead_letters import read_excuses
 
 pytestmark = pytest.mark.anyio
 
@@ -339,10 +339,10 @@ async def test_statement_0003_takes_any_status_and_leaves_what_was_put_aside_its
 
         await statement.execute(line, CARDHOLDER, UUID(int=9), "in_dispute", THEN)
         statuses = await statement.fetch("select status from line order by payment_id")
-        standings = await read_standings(statement, [CARDHOLDER])
+        excuses = await read_excuses(statement, [CARDHOLDER])
 
     assert [row["status"] for row in statuses] == [*STATUSES, "in_dispute"]
-    assert standings == {CARDHOLDER: [Standing(7)]}
+    assert excuses == {CARDHOLDER: [Excuse(7)]}
 
 
 async def test_log_0001_has_twelve_partitions_of_each_topic_and_nothing_on_them(postgres: EmbeddedPostgres) -> None:

@@ -103,7 +103,30 @@ def test_every_reason_to_decline_is_known_wherever_it_is_told(code: DeclineCode)
     assert f"| `{code}` |" in (ROOT / "docs" / "reference.md").read_text(), "make reference"
 
 
+def test_what_is_told_of_a_reason_goes_with_it() -> None:
+    told_by_proto = {name.removeprefix("DECLINE_CODE_").lower() for name in pb.DeclineCode.DESCRIPTOR.values_by_name}
+
+    assert told_by_proto - {"unspecified"} == set(DeclineCode), "proto/codebank/v1/bank.proto"
+    assert set(_DECLINES) == set(DeclineCode), "bank/door/decline.py"
+    for language in ("pt", "en"):
+        spoken = {key.removeprefix("decline.") for key in words("runtime/web", language) if key.startswith("decline.")}
+        assert spoken == set(DeclineCode), f"runtime/web/words/{language}.toml"
+        shown = {key.removeprefix("outcome.") for key in words("checkout", language) if key.startswith("outcome.")}
+        assert shown == {card.outcome for card in TEST_CARDS}, f"checkout/words/{language}.toml"
+
+
 # Payments and cards
+
+
+def test_what_is_told_of_a_status_goes_with_it() -> None:
+    for shape, message, prefix in (
+        (PaymentStatus, pb.PaymentStatus, "PAYMENT_STATUS_"),
+        (CardStatus, pb.CardStatus, "CARD_STATUS_"),
+    ):
+        told_by_proto = {name.removeprefix(prefix).lower() for name in message.DESCRIPTOR.values_by_name}
+        assert told_by_proto - {"unspecified"} == set(shape), "proto/codebank/v1/bank.proto"
+    assert set(PAYMENT_EVENT_TYPES) == set(PaymentStatus), "events.py"
+    assert set(PAYMENT_EVENT_TYPES.values()) <= set(EVENT_TYPES), "events.py"
 
 
 @pytest.mark.parametrize("status", PaymentStatus)

@@ -14,7 +14,7 @@ from codebank.events import PAYMENTS_TOPIC, Event
 from codebank.settings import Settings
 from codebank.statement.applying import SequenceGap
 from codebank.statement.dead_letters import Origin, read_dead_letters, replay
-from codebank.statement.excuse import NO_EVENT, Excuses, Standing, number_told
+from codebank.statement.excuse import NO_EVENT, Excuse, Excuses, number_on_record
 from codebank.statement.rebuild import rebuild
 from tests.statement.desk import ANA, BIA, Desk, Story, open_desk, record_of
 
@@ -267,14 +267,14 @@ TELLING = [
 
 @pytest.mark.parametrize(("headers", "value", "number"), TELLING)
 def test_a_record_tells_its_number_or_does_not(headers: dict[str, str], value: bytes, number: int | None) -> None:
-    assert number_told(headers, value, ANA) == number
+    assert number_on_record(headers, value, ANA) == number
 
 
 def test_an_untold_number_is_the_one_that_is_due_where_the_record_lies() -> None:
-    excuses = Excuses({ANA: [Standing(4)]})
+    excuses = Excuses({ANA: [Excuse(4)]})
 
-    assert excuses.add(ANA, None, 3) == Standing(5, after_sequence=3)
-    assert excuses.add(ANA, None, 3) == Standing(6, after_sequence=3)
+    assert excuses.add(ANA, None, 3) == Excuse(5, after_sequence=3)
+    assert excuses.add(ANA, None, 3) == Excuse(6, after_sequence=3)
     assert excuses.cover(ANA, 3, 7)
     assert not excuses.cover(ANA, 3, 8)
     assert not excuses.cover(ANA, 4, 6)

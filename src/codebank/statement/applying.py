@@ -16,7 +16,7 @@ import asyncpg
 from codebank.eventlog.log import Record
 from codebank.events import Event, key_of
 from codebank.runtime.postgres.pool import Connection
-from codebank.statement.excuse import Excuses, Standing, number_told
+from codebank.statement.excuse import Excuse, Excuses, number_on_record
 from codebank.statement.line import Line, Step, line_of, step_of
 from codebank.statement.store import dead_letters
 from codebank.statement.store import projecting as store
@@ -32,13 +32,13 @@ class SequenceGap(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class PutAside:
+class NewDeadLetter:
     """A record that becomes a dead letter."""
 
     record: Record
     reason: str
     #: None where nobody can tell whose it is.
-    standing: Standing | None
+    excuse: Excuse | None
 
 
 @dataclass
@@ -51,15 +51,15 @@ class Batch:
     accounts: dict[UUID, Event] = field(default_factory=dict)
     lines: dict[UUID, Line] = field(default_factory=dict)
     applied: list[Event] = field(default_factory=list)
-    put_aside: list[PutAside] = field(default_factory=list)
+    put_aside: list[NewDeadLetter] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedRecords:
     """What was done with records."""
 
     events: Sequence[Event]
-    put_aside: Sequence[PutAside]
+    put_aside: Sequence[NewDeadLetter]
 
 
 def account_of(record: Record) -> UUID | None:
@@ -89,7 +89,7 @@ def cannot_store(error: Exception) -> str:
 
 async def apply_records(
     connection: Connection, records: Sequence[Record], traces: Mapping[UUID, str] | None = None
-) -> Applied:
+) -> AppliedRecords:
     """Write what records of one partition make of the statement; `traces` go to the pages that are woken.
 
     Raises SequenceGap where an event of an account is missing before one that is there.
@@ -99,10 +99,12 @@ async def apply_records(
     except UNSTORABLE:
         # Something in there decodes and cannot be stored. One by one, so that nothing waits behind it for ever.
         done = [await _apply_alone(connection, record, traces or {}) for record in records]
-    return Applied([event for one in done for event in one.events], [aside for one in done for aside in one.put_aside])
+    return AppliedRecords(
+        [event for one in done for event in one.events], [aside for one in done for aside in one.put_aside]
+    )
 
 
-async def _apply_alone(connection: Connection, record: Record, traces: Mapping[UUID, str]) -> Applied:
+async def _apply_alone(connection: Connection, record: Record, traces: Mapping[UUID, str]) -> AppliedRecords:
     try:
         return await _apply(connection, [record], traces)
     except UNSTORABLE as error:
@@ -111,16 +113,16 @@ async def _apply_alone(connection: Connection, record: Record, traces: Mapping[U
 
 async def _apply(
     connection: Connection, records: Sequence[Record], traces: Mapping[UUID, str], refusal: str = ""
-) -> Applied:
+) -> AppliedRecords:
     async with connection.transaction():
         batch = await _read(connection, records, refusal)
         await _write(connection, batch, traces)
-    return Applied(batch.applied, batch.put_aside)
+    return AppliedRecords(batch.applied, batch.put_aside)
 
 
 async def _read(connection: Connection, records: Sequence[Record], refusal: str) -> Batch:
     accounts = {account for account in map(account_of, records) if account is not None}
-    on_file = await dead_letters.read_standings(connection, accounts)
+    on_file = await dead_letters.read_excuses(connection, accounts)
     batch = Batch(await store.read_sequences(connection, accounts), Excuses(on_file))
     for record in records:
         try:
@@ -138,11 +140,11 @@ async def _read(connection: Connection, records: Sequence[Record], refusal: str)
 
 def put_aside(batch: Batch, record: Record, reason: str) -> None:
     """Put a record aside that is no event of ours, with the number that it stands for."""
-    account_id, standing = account_of(record), None
+    account_id, excuse = account_of(record), None
     if account_id is not None:
-        told = number_told(record.headers, record.value, account_id)
-        standing = batch.excuses.add(account_id, told, batch.sequences.get(account_id, 0))
-    batch.put_aside.append(PutAside(record, reason, standing))
+        told = number_on_record(record.headers, record.value, account_id)
+        excuse = batch.excuses.add(account_id, told, batch.sequences.get(account_id, 0))
+    batch.put_aside.append(NewDeadLetter(record, reason, excuse))
 
 
 def add(batch: Batch, event: Event, line: Line | None) -> None:
@@ -170,7 +172,7 @@ async def _write(connection: Connection, batch: Batch, traces: Mapping[UUID, str
     if batch.lines:
         await store.write_lines(connection, list(batch.lines.values()))
     if batch.put_aside:
-        await dead_letters.write(connection, [(one.record, one.reason, one.standing) for one in batch.put_aside])
+        await dead_letters.write(connection, [(one.record, one.reason, one.excuse) for one in batch.put_aside])
     for account_id, event in batch.accounts.items():
         await store.announce(connection, account_id, event.sequence, traces.get(account_id, ""))
 
@@ -182,7 +184,7 @@ async def apply_late(connection: Connection, event: Event, line: Line | None) ->
     """
     account_id = event.account_id
     last = (await store.read_sequences(connection, [account_id])).get(account_id, 0)
-    excuses = Excuses(await dead_letters.read_standings(connection, [account_id]))
+    excuses = Excuses(await dead_letters.read_excuses(connection, [account_id]))
     if not excuses.cover(account_id, last, event.sequence):
         raise SequenceGap(f"an event of the account is missing before it: {event.sequence} would come after {last}")
     if event.sequence > last:

@@ -21,7 +21,7 @@ _DIGITS_MAX: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Excuse:
     """Which event of its account a dead letter stands for."""
 
     sequence: int
@@ -40,7 +40,7 @@ _NOTHING: Final = _Numbered()
 _decoder: Final = msgspec.json.Decoder(_Numbered)
 
 
-def number_told(headers: Mapping[str, str], value: bytes, account_id: UUID) -> int | None:
+def number_on_record(headers: Mapping[str, str], value: bytes, account_id: UUID) -> int | None:
     """Read which event of an account a record says that it is, by its header or else its value; None where neither."""
     try:
         numbered = _decoder.decode(value)
@@ -57,10 +57,10 @@ def number_told(headers: Mapping[str, str], value: bytes, account_id: UUID) -> i
 class Excuses:
     """The dead letters of accounts that lie on file and were not replayed."""
 
-    def __init__(self, on_file: Mapping[UUID, Sequence[Standing]]) -> None:
-        self._on_file = {account_id: list(standings) for account_id, standings in on_file.items()}
+    def __init__(self, on_file: Mapping[UUID, Sequence[Excuse]]) -> None:
+        self._on_file = {account_id: list(excuses) for account_id, excuses in on_file.items()}
 
-    def add(self, account_id: UUID, told: int | None, last_applied: int) -> Standing:
+    def add(self, account_id: UUID, told: int | None, last_applied: int) -> Excuse:
         """Put a record on file that came after an account's last applied event, and say what it stands for.
 
         A number that cannot be told is the one that is due where the record lies: events of an account are in order. It
@@ -69,11 +69,11 @@ class Excuses:
         """
         if told is None:
             due = max((last_applied, *self._between(account_id, last_applied))) + 1
-            standing = Standing(due, last_applied)
+            excuse = Excuse(due, last_applied)
         else:
-            standing = Standing(told)
-        self._on_file.setdefault(account_id, []).append(standing)
-        return standing
+            excuse = Excuse(told)
+        self._on_file.setdefault(account_id, []).append(excuse)
+        return excuse
 
     def cover(self, account_id: UUID, last_applied: int, sequence: int) -> bool:
         """Tell whether every number between an account's last applied event and the one that came is on file."""
@@ -81,5 +81,5 @@ class Excuses:
         return all(number in there for number in range(last_applied + 1, sequence))
 
     def _between(self, account_id: UUID, last_applied: int) -> set[int]:
-        standings = self._on_file.get(account_id, ())
-        return {one.sequence for one in standings if one.after_sequence in (None, last_applied)}
+        excuses = self._on_file.get(account_id, ())
+        return {one.sequence for one in excuses if one.after_sequence in (None, last_applied)}

@@ -22,7 +22,7 @@ from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
 from codebank.events import EVENT_TYPES, PAYMENTS_TOPIC, STATEMENT_GROUP
 from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry, fields
-from codebank.statement.applying import Applied, SequenceGap, account_of, apply_records
+from codebank.statement.applying import AppliedRecords, SequenceGap, account_of, apply_records
 from codebank.statement.dead_letters import ship_dead_letters
 from codebank.statement.store import dead_letters
 from codebank.statement.store import projecting as store
@@ -153,7 +153,7 @@ class Projector:
                     traces[account] = span.traceparent
             yield traces
 
-    def _count(self, applied: Applied) -> None:
+    def _count(self, applied: AppliedRecords) -> None:
         now = utc_now()
         delay = self.telemetry.histogram("codebank_projector_delay_seconds")
         for event in applied.events:

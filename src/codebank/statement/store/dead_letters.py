@@ -10,10 +10,10 @@ import asyncpg
 from codebank.eventlog.log import Record
 from codebank.events import key_of
 from codebank.runtime.postgres.pool import Connection
-from codebank.statement.excuse import NO_EVENT, Standing
+from codebank.statement.excuse import NO_EVENT, Excuse
 
 
-async def write(connection: Connection, put_aside: Sequence[tuple[Record, str, Standing | None]]) -> None:
+async def write(connection: Connection, put_aside: Sequence[tuple[Record, str, Excuse | None]]) -> None:
     """Put unreadable records aside with the reason, where each came from, what it stands for, and every byte of it."""
     await connection.executemany(
         'insert into dead_letter (topic, partition, "offset", reason, key, value, headers, sequence, after_sequence)'
@@ -27,10 +27,10 @@ async def write(connection: Connection, put_aside: Sequence[tuple[Record, str, S
                 record.key,
                 record.value,
                 dict(record.headers),
-                standing.sequence if standing else NO_EVENT,
-                standing.after_sequence if standing else None,
+                excuse.sequence if excuse else NO_EVENT,
+                excuse.after_sequence if excuse else None,
             )
-            for record, reason, standing in put_aside
+            for record, reason, excuse in put_aside
         ],
     )
 
@@ -46,9 +46,9 @@ async def is_on_file(connection: Connection, record: Record) -> bool:
     return found
 
 
-async def read_standings(connection: Connection, account_ids: Collection[UUID]) -> dict[UUID, list[Standing]]:
+async def read_excuses(connection: Connection, account_ids: Collection[UUID]) -> dict[UUID, list[Excuse]]:
     """Tell which events of accounts the records stand for that were put aside and never applied."""
-    found: dict[UUID, list[Standing]] = {}
+    found: dict[UUID, list[Excuse]] = {}
     # The release before does not write the number. Its header says it, on every record that our relay wrote.
     rows = await connection.fetch(
         "select key, sequence, after_sequence from ("
@@ -58,8 +58,8 @@ async def read_standings(connection: Connection, account_ids: Collection[UUID]) 
         [key_of(account_id) for account_id in account_ids],
     )
     for row in rows:
-        standing = Standing(row["sequence"], row["after_sequence"])
-        found.setdefault(UUID(row["key"].decode()), []).append(standing)
+        excuse = Excuse(row["sequence"], row["after_sequence"])
+        found.setdefault(UUID(row["key"].decode()), []).append(excuse)
     return found
 
 
