@@ -13,6 +13,7 @@ import pytest
 from codebank.bank.test_cards import TEST_CARDS
 from codebank.lab.pay import Reached, buy
 from codebank.operate.demo import DEMO_EMAIL, DEMO_PASSWORD
+from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from tests.conftest import Databases
 from tests.system import System, running_system
@@ -194,6 +195,36 @@ async def test_no_page_is_wider_than_its_screen_and_every_control_can_be_named(
             " || control.querySelector('img[alt], svg title, .hidden-visually'))).map(control => control.outerHTML)"
         )
         assert unnamed == [], address
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [320, 390])
+async def test_what_only_a_newer_bank_has_words_for_fits_a_phone(system: System, browser: Browser, width: int) -> None:
+    context = await browser.new_context(viewport={"width": width, "height": 844}, locale="pt-BR")
+    page, settings = await context.new_page(), system.settings
+    refused = next(card for card in TEST_CARDS if card.outcome == "limit_exceeded")
+    await buy_in_the_browser(page, system, TEST_CARDS[0].number)
+    await buy_in_the_browser(page, system, refused.number)
+    order_url = page.url
+    await system.proven()
+    for database, change in (
+        ("checkout", "update orders set decline_code = 'code_37', advice = 'advice_9' where status = 'declined'"),
+        ("statement", "update line set decline_code = 'code_37' where status = 'declined'"),
+        ("statement", "update line set status = 'held_by_court' where status = 'approved'"),
+    ):
+        connection = await connect(settings.database_url(database))
+        await connection.execute(change)
+        await connection.close()
+    await page.goto(settings.statement_home())
+    await page.fill("#email", DEMO_EMAIL)
+    await page.fill("#password", DEMO_PASSWORD)
+    await page.click("main form button")
+    await page.wait_for_selector("text=held_by_court")
+    for address, word in ((settings.statement_home(), "não reconhecida"), (order_url, "code_37")):
+        await page.goto(address)
+
+        assert word in await page.inner_text("main")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
 
 
 @pytest.mark.browser
