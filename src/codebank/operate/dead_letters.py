@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -22,11 +22,16 @@ from codebank.statement.rebuild import rebuild
 _SCAN = 1000
 
 
+#: A partition is rebuilt in one transaction, which waits for a log that may be slow to tell.
+_LOG_PATIENCE: Final = "10min"
+
+
 @asynccontextmanager
 async def _statement(settings: Settings) -> AsyncIterator[tuple[asyncpg.Pool, EventLog]]:
     try:
         async with open_log(settings, "operator") as log:
-            pool = await open_pool(settings.database_url("statement"), max_size=2, role="operator")
+            dsn, patient = settings.database_url("statement"), {"idle_in_transaction_session_timeout": _LOG_PATIENCE}
+            pool = await open_pool(dsn, max_size=2, role="operator", server_settings=patient)
             try:
                 yield pool, log
             finally:
