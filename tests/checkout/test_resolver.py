@@ -161,6 +161,22 @@ async def test_an_order_that_the_bank_does_not_come_back_with_holds_up_no_other(
     assert set(bank.cancelled) == set(orders[20:])
 
 
+async def test_no_more_orders_are_taken_than_asked_for_however_the_database_goes_about_it(
+    databases: Databases,
+) -> None:
+    await place_while_away(databases, *(str(number) for number in range(40)))
+    await make_due(databases)
+    checkout = await databases.connect("checkout")
+    for way in ("hashjoin", "hashagg", "mergejoin", "material", "sort"):
+        await checkout.execute(f"set enable_{way} = off")
+
+    patience = Patience(timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=30))
+    leased = await store.lease_unresolved(checkout, utc_now(), patience, 5, ())
+
+    await checkout.close()
+    assert len(leased) == 5
+
+
 async def test_trap_c02_an_error_of_the_resolver_itself_ends_the_role(databases: Databases) -> None:
     async with running_system(databases, "checkout") as system:
         role, _ = system.running.pop("checkout")
