@@ -11,8 +11,6 @@ from typing import Final
 
 from codebank.civil import local_day
 
-NUMBER_DIGITS_MIN: Final = 12
-NUMBER_DIGITS_MAX: Final = 19
 
 _DIGITS: Final = re.compile(r"[0-9]{12,19}")
 #: Each digit doubled, nine taken off where that gives two digits.
