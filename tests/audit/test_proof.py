@@ -106,6 +106,8 @@ HARM = [
     ("bank", "delete from payment where status = 'approved'", ["balance", "events", "orders", "keys"]),
     ("bank", "delete from idempotency_key", ["keys"]),
     ("bank", "update idempotency_key set payment_id = gen_random_uuid() where payment_id is not null", ["keys"]),
+    ("bank", "update idempotency_key set request_hash = sha256(request_hash)", ["events"]),
+    ("bank", "update idempotency_key set hash_version = 2 where payment_id is not null", ["events"]),
     ("log", "delete from record where \"offset\" = 30 and partition = 6", ["events", "log"]),
     ("log", "insert into record select topic, partition, \"offset\" + 9999, key, value, headers from record", ["log"]),
     ("statement", "update line set account_id = gen_random_uuid() where status = 'approved'", ["statement"]),

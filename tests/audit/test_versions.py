@@ -7,18 +7,21 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from codebank.audit.proof.events import PartitionEvents
 from codebank.audit.proof.partition import Comparison, PartitionSides, StatementSide
 from codebank.audit.store.ledger import orphan_entries, payments_moved_wrongly
+from codebank.bank.account.count import hash_of
 from codebank.eventlog.log import Record, partition_of_account
-from codebank.events import Event
+from codebank.events import Cause, Event
 from tests.audit.test_proof import hurt
 from tests.conftest import Databases
 from tests.statement.desk import ANA, START, Story, payment_id, record_of
 
 pytestmark = pytest.mark.anyio
 PAYMENT = payment_id(ANA, 1)
+SHOP = UUID("01900000-0000-7000-8000-0000000000aa")
 
 
 def changed(times: int) -> list[Event]:
@@ -61,6 +64,29 @@ def test_each_change_of_a_payment_is_one_event(times: int) -> None:
 )
 def test_the_last_event_says_what_the_row_says(row: dict[str, object]) -> None:
     assert compared(changed(3), 3, **row) == ["last_event"]
+
+
+KEY = {"merchant_id": SHOP, "idempotency_key": "k-1", "digest": "1:ab"}
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        ({}, []),
+        ({"idempotency_key": "k-2"}, ["request"]),
+        ({"merchant_id": ANA}, ["request"]),
+        ({"digest": "1:ac"}, ["request"]),
+        ({"digest": "2:ab"}, ["request"]),
+        ({"digest": None}, ["request"]),
+    ],
+)
+def test_a_payment_is_of_the_request_that_its_first_event_names(row: dict[str, object], wrong: list[str]) -> None:
+    first, second = changed(2)
+    cause = Cause(kind="authorize", caller_id=SHOP, key_hash=hash_of("k-1"), digest="1:ab")
+    # The second is of an operation that only a newer bank knows: it takes nothing of the first one's place.
+    events = [replace(first, cause=cause), replace(second, cause=replace(cause, kind="reprice", digest="9:zz"))]
+
+    assert compared(events, 2, **(KEY | row)) == wrong
 
 
 def test_an_event_that_is_not_understood_may_be_the_one_that_is_missing_and_no_second() -> None:

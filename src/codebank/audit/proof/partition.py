@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.audit.proof.events import PartitionEvents, read_events
+from codebank.audit.proof.events import PartitionEvents, read_events, request_mark
 from codebank.audit.proof.reconcile import (
     AllPutAside,
     Check,
@@ -25,6 +25,7 @@ from codebank.audit.proof.reconcile import (
 )
 from codebank.audit.store import payments as store
 from codebank.audit.store.sides import Sides, snapshot
+from codebank.bank.account.count import hash_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,9 @@ class Comparison:
 
     def __init__(self) -> None:
         self.events = Findings(
-            "events", "each change of a payment is one event, and each account's numbers end where its row says"
+            "events",
+            "each change of a payment is one event, the first from the request that its key is of,"
+            " and each account's numbers end where its row says",
         )
         self.log = Findings("log", "each event is on the log once, numbers per account 1, 2, 3 … in order")
         self.statement = Findings("statement", "the statement's lines are the bank's payments, each once, to the cent")
@@ -133,6 +136,8 @@ class Comparison:
 def _changes(sides: PartitionSides) -> list[Difference]:
     """Hold each payment against its events: as many as it has versions, the last one saying what its row says.
 
+    The first one names the request that it comes from: its key, whose it is, and what was asked.
+
     An event that is on file, or not understood here, may be any payment's of its account: so many may be missing.
     """
     events, differences = sides.events, []
@@ -153,12 +158,18 @@ def _changes(sides: PartitionSides) -> list[Difference]:
             differences.append(
                 Difference("last_event", payment=payment_id, status=payment["status"], other_status=str(fact.status))
             )
+        if (mark := events.requests.get(payment_id)) is not None and mark != _mark_of_row(payment):
+            differences.append(Difference("request", payment=payment_id))
     unknown = events.payments.keys() - sides.payments.keys()
     return [*differences, *(Difference("no_payment", payment=payment) for payment in unknown)]
 
 
 def _state(fact: PaymentFact) -> tuple[object, ...]:
     return fact.status, fact.amount_minor, fact.captured_minor, fact.refunded_minor
+
+
+def _mark_of_row(row: asyncpg.Record) -> bytes:
+    return request_mark(row["merchant_id"], hash_of(row["idempotency_key"]), row["digest"] or "")
 
 
 def _state_of_row(row: asyncpg.Record) -> tuple[object, ...]:

@@ -24,6 +24,7 @@ SENTENCES: Final = {
     "no_key": "payment {payment} has not taken its key: a repeat would charge again",
     "key": "a key was taken by payment {payment}, which does not exist",
     "changes": "payment {payment} {status} changed {version} times, {count} events tell of it",
+    "request": "payment {payment} has another key, or one of another request, than its first event says",
     "last_event": "payment {payment} is {status}, its last event says {other_status}",
     "no_payment": "event of payment {payment}: no such payment",
     "numbers": "account {account}: {count} events, its last number is {last}",

@@ -67,11 +67,14 @@ async def sequences(side: Connection, accounts: Sequence[UUID]) -> dict[UUID, in
 
 
 def payments(bank: Connection, accounts: Sequence[UUID]) -> AsyncIterator[asyncpg.Record]:
-    """Give the bank's payments of accounts."""
+    """Give the bank's payments of accounts, each with the digest of the request that took its key."""
     return stream(
         bank,
-        "select account_id, payment_id, idempotency_key, status, amount_minor, refunded_minor, currency, merchant_id,"
-        f" created_at, {CAPTURED} as captured_minor, {VERSION} as version from payment p where account_id = any($1)",
+        "select p.account_id, p.payment_id, p.idempotency_key, p.status, p.amount_minor, p.refunded_minor, p.currency,"
+        f" p.merchant_id, p.created_at, {CAPTURED} as captured_minor, {VERSION} as version,"
+        " coalesce(k.hash_version, 1) || ':' || encode(k.request_hash, 'hex') as digest"
+        " from payment p left join idempotency_key k on (k.merchant_id, k.key) = (p.merchant_id, p.idempotency_key)"
+        " where p.account_id = any($1)",
         accounts,
     )
 
