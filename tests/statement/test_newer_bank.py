@@ -18,12 +18,12 @@ from tests.statement.test_pages import DOCUMENT
 pytestmark = pytest.mark.anyio
 NEUTRAL = {
     "pt": (
-        "Situação que este extrato ainda não conhece; não entra em nenhuma soma.",
-        "Recusado pelo banco, por um motivo que este extrato ainda não conhece.",
+        "Situação não reconhecida; não entra nos totais.",
+        "Recusado pelo banco por um motivo não reconhecido.",
     ),
     "en": (
-        "A state that this statement does not know yet; no sum counts it.",
-        "Refused by the bank, for a reason that this statement does not know yet.",
+        "State not recognised; left out of the totals.",
+        "Refused by the bank for a reason not recognised here.",
     ),
 }
 
