@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -31,25 +33,38 @@ from codebank.runtime.watch.tracer import open_tracer
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY, TEST_VAULT_KEY, Databases, settings_for
 
+#: Each of up to four workers has its own, so that two never choose the same at once.
+_FIRST_PORT: Final = 12_000 + 4000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4)
+_PORTS: Final = range(_FIRST_PORT, _FIRST_PORT + 3800)
+#: Not the module's own: hypothesis starts that one anew.
+_CHANCE: Final = random.SystemRandom()
+_given: Final = deque[int](maxlen=400)
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)
 
 
 def free_ports(count: int, also: int = 0) -> int:
-    """Find the first of so many free ports in a row; `also` more is free too."""
+    """Find the first of so many free ports in a row; `also` more is free too. A worker gives none twice in short order.
+
+    They lie below those that the kernel gives to outgoing connections: whoever is stopped finds its own free again.
+    """
     while True:
-        first = free_port()
+        first = _CHANCE.choice(_PORTS)
+        wanted = {*range(first, first + count), first + also}
+        if wanted.isdisjoint(_given) and all(map(_is_free, wanted)):
+            _given.extend(wanted)
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
         try:
-            for port in {*range(first, first + count), first + also}:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return first
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 async def _run(name: str, settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
