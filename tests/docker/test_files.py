@@ -214,7 +214,7 @@ def test_what_is_mounted_is_in_the_tree() -> None:
     for services in SIZES.values():
         for name, service in services.items():
             for volume in service.get("volumes", []):
-                source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+                source = volume.split(":")[0]
                 if source.startswith("./"):
                     assert (DEPLOY / source).exists(), f"{name}: {source}"
 

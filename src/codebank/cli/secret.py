@@ -32,13 +32,8 @@ def certs(folder: Path, names: tuple[str, ...], authority: Path | None, owner: i
 @click.option("--owner", type=click.IntRange(0), help="Number of the user who is to own the files.")
 @answering
 def secrets(folder: Path, owner: int | None) -> None:
-    """Make the secrets of an installation, a file each; what is there stays. Safe to repeat.
-
-    Each container mounts its own folder of FOLDER/seen-by, which holds what it reads and nothing else.
-    """
-    from codebank.machine.handing_out import hand_out
+    """Make the secrets of an installation, a file each; what is there stays. Safe to repeat."""
     from codebank.machine.keys import make_secrets
 
     for name, did in make_secrets(folder, owner).items():
         talk(f"{name}: {did}")
-    hand_out(folder, folder / "seen-by", owner)
