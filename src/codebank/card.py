@@ -11,7 +11,6 @@ from typing import Final
 
 from codebank.civil import local_day
 
-
 _DIGITS: Final = re.compile(r"[0-9]{12,19}")
 #: Each digit doubled, nine taken off where that gives two digits.
 _DOUBLED: Final = str.maketrans("0123456789", "0246813579")
