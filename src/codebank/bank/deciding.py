@@ -107,13 +107,7 @@ class Deciding:
         known = self.known
         place = known.places.get(reads.card) if reads.card is not None else None
         target = known.keys.get(reads.target) if reads.target is not None else None
-        account_id: UUID | None
-        if place is not None:
-            account_id = place.account_id
-        elif target is not None:
-            account_id = target.account_id
-        else:
-            account_id = reads.account_id or reads.otherwise_account_id
+        account_id = account_of(reads, known.places, known.keys)
         return State(
             account=known.accounts.get(account_id) if account_id is not None else None,
             card=known.cards.get(place.card_id) if place is not None else None,
@@ -205,6 +199,17 @@ class Deciding:
             keys[name] = cancelled
         else:
             self.writes.cancelled.append(name)
+
+
+def account_of(
+    reads: Reads, places: Mapping[bytes | str | UUID, CardPlace], keys: Mapping[KeyName, TakenKey]
+) -> UUID | None:
+    """Give the account that an operation is about, as far as it has one and these know it."""
+    if reads.card is not None and (place := places.get(reads.card)) is not None:
+        return place.account_id
+    if reads.target is not None and (target := keys.get(reads.target)) is not None:
+        return target.account_id
+    return reads.account_id or reads.otherwise_account_id
 
 
 def _is_the_same(operation: Operation, key: Key, taken: TakenKey, account: Account | None) -> bool:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.bank.deciding import Deciding, Known, Writes
+from codebank.bank.deciding import Deciding, Known, Writes, account_of
 from codebank.bank.operation import Answer, IssueCard, Operation, Reads
 from codebank.bank.state import CardPlace, Merchant
 from codebank.bank.store import reading, writing
@@ -81,7 +81,7 @@ class Executor:
     async def _around_the_held(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
         reads = [operation.reads() for operation in operations]
         places = await _locate(connection, self._memory, reads)
-        aside = [_account_of(one, places) in self._held for one in reads]
+        aside = [account_of(one, places, {}) in self._held for one in reads]
         free = [operation for operation, is_held in zip(operations, aside, strict=True) if not is_held]
         results = iter(await self._freely(connection, free) if free else ())
         return [Held.HELD if is_held else next(results) for is_held in aside]
@@ -172,20 +172,13 @@ async def _locate(connection: Connection, memory: Memory, reads: Sequence[Reads]
     return places | found
 
 
-def _account_of(reads: Reads, places: Places) -> UUID | None:
-    """Give the account that an operation is about, as far as that is known without its target."""
-    place = places.get(reads.card) if reads.card is not None else None
-    return place.account_id if place is not None else reads.account_id or reads.otherwise_account_id
-
-
 async def accounts_of(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> list[UUID | None]:
     """Give the account that each operation is about, as far as it has one."""
     reads = [operation.reads() for operation in operations]
     places = await _locate(connection, memory, reads)
     targets = [one.target for one in reads if one.target is not None]
     keys = await reading.read_keys(connection, targets) if targets else {}
-    of_targets = {name: key.account_id for name, key in keys.items()}
-    return [of_targets.get(one.target) if one.target is not None else _account_of(one, places) for one in reads]
+    return [account_of(one, places, keys) for one in reads]
 
 
 async def read_state(connection: Connection, memory: Memory, operations: Sequence[Operation]) -> Known:
@@ -196,7 +189,7 @@ async def read_state(connection: Connection, memory: Memory, operations: Sequenc
     names |= {one.target for one in reads if one.target is not None}
     account_ids, card_ids = set[UUID](), set[UUID]()
     for one in reads:
-        if (account_id := _account_of(one, places)) is not None:
+        if (account_id := account_of(one, places, {})) is not None:
             account_ids.add(account_id)
         if one.card is not None and one.card in places:
             card_ids.add(places[one.card].card_id)

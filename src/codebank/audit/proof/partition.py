@@ -168,7 +168,7 @@ def _state(fact: PaymentFact) -> tuple[object, ...]:
     return fact.status, fact.amount_minor, fact.captured_minor, fact.refunded_minor
 
 
-def _mark_of_row(row: asyncpg.Record) -> bytes:
+def _mark_of_row(row: asyncpg.Record) -> int:
     return request_mark(row["merchant_id"], hash_of(row["idempotency_key"]), row["digest"] or "")
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.audit.store.payments import VERSION
+from codebank.bank.store.rows import VERSION
 from codebank.events import PAYMENTS_TOPIC
 
 _RECENT: Final = 12

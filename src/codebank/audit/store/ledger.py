@@ -8,9 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.audit.store.payments import CAPTURED, VERSION
 from codebank.audit.store.sides import stream
 from codebank.bank.ledger.entry import Chain, Entry
+from codebank.bank.store.rows import CAPTURED, VERSION
 from codebank.runtime.postgres.pool import Connection
 
 #: What an entry is for; one of the release before is what its direction says.

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Final
 from uuid import UUID
 
 import asyncpg
 
 from codebank.audit.store.sides import Sides, stream
+from codebank.bank.store.rows import CAPTURED, VERSION
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import Connection
-
-#: How often payment `p` changed, and what was charged of it, where the release before wrote its row: it charged at
-#: once, and gave back whole or not at all.
-VERSION: Final = "coalesce(p.version, case when p.refunded_minor > 0 then 2 else 1 end)"
-CAPTURED: Final = "coalesce(p.captured_minor, case when p.status = 'declined' then 0 else p.amount_minor end)"
 
 
 async def accounts(sides: Sides) -> set[UUID]:

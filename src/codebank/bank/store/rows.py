@@ -18,13 +18,15 @@ CARD_COLUMNS: Final = (
     "c.card_id, c.token, c.masked, c.brand, c.expiry_month, c.expiry_year, c.status as card_status,"
     " c.wrong_attempts, c.wrong_since"
 )
-#: A payment that the release before wrote was charged at once, and given back whole or not at all.
+#: How often payment `p` changed, and what was charged of it, where the release before wrote its row: it charged at
+#: once, and gave back whole or not at all.
+VERSION: Final = "coalesce(p.version, case when p.refunded_minor > 0 then 2 else 1 end)"
+CAPTURED: Final = "coalesce(p.captured_minor, case when p.status = 'declined' then 0 else p.amount_minor end)"
 PAYMENT_COLUMNS: Final = (
     "p.account_id, p.payment_id, p.idempotency_key, p.status, p.decline_code, p.amount_minor, p.currency,"
     " p.refunded_minor, p.parcelas, p.merchant_id, p.merchant_name, p.merchant_category, p.description,"
     " p.card_masked, p.card_brand, p.card_id, p.created_at, p.updated_at,"
-    " coalesce(p.captured_minor, case when p.decline_code is null then p.amount_minor else 0 end) as captured_minor,"
-    " coalesce(p.version, case when p.status = 'refunded' then 2 else 1 end) as version"
+    f" {CAPTURED} as captured_minor, {VERSION} as version"
 )
 #: Named apart from the columns of accounts and cards, with which they are read.
 KEY_COLUMNS: Final = (
