@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from codebank.bank.ledger.entry import GENESIS_HASH, Entry, Kind, charge_entry, first_broken, refund_entry
+from codebank.bank.ledger.entry import GENESIS_HASH, Entry, EntryKind, Kind, first_broken, payment_entry
 from codebank.money import AMOUNT_MINOR_MAX
 
 NOW = datetime(2026, 11, 23, 15, 0, 0, 123_456, tzinfo=UTC)
@@ -24,9 +24,9 @@ def chain(moves: list[tuple[bool, int]]) -> list[Entry]:
     entries: list[Entry] = []
     number, digest = 0, GENESIS_HASH
     for is_charge, amount in moves:
-        write = charge_entry if is_charge else refund_entry
-        entry = write(
-            ACCOUNT, SHOP, amount, "BRL", UUID(int=100 + number), NOW + timedelta(seconds=number),
+        kind = EntryKind.CHARGE if is_charge else EntryKind.REFUND
+        entry = payment_entry(
+            kind, ACCOUNT, SHOP, amount, "BRL", UUID(int=100 + number), NOW + timedelta(seconds=number),
             after_number=number, after_hash=digest,
         )  # fmt: skip
         entries.append(entry)

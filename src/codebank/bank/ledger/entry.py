@@ -63,54 +63,21 @@ class Entry(Struct, frozen=True, gc=False):
     kind: str | None
 
 
-def charge_entry(
-    account_id: UUID,
-    merchant_id: UUID,
-    amount_minor: int,
-    currency: str,
-    payment_id: UUID,
-    now: datetime,
-    *,
-    after_number: int,
-    after_hash: bytes,
-) -> Entry:
-    """Write what a charge moves, as the next entry of the account's chain."""
-    debit, credit = (Kind.RECEIVABLE, account_id), (Kind.PAYABLE, merchant_id)
-    return _next(
-        EntryKind.CHARGE, account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash
-    )
-
-
-def refund_entry(
-    account_id: UUID,
-    merchant_id: UUID,
-    amount_minor: int,
-    currency: str,
-    payment_id: UUID,
-    now: datetime,
-    *,
-    after_number: int,
-    after_hash: bytes,
-) -> Entry:
-    """Write what giving back moves, as the next entry of the account's chain."""
-    debit, credit = (Kind.PAYABLE, merchant_id), (Kind.RECEIVABLE, account_id)
-    return _next(
-        EntryKind.REFUND, account_id, debit, credit, amount_minor, currency, payment_id, now, after_number, after_hash
-    )
-
-
-def _next(
+def payment_entry(
     kind: EntryKind,
     account_id: UUID,
-    debit: tuple[Kind, UUID],
-    credit: tuple[Kind, UUID],
+    merchant_id: UUID,
     amount_minor: int,
     currency: str,
     payment_id: UUID,
     now: datetime,
+    *,
     after_number: int,
     after_hash: bytes,
 ) -> Entry:
+    """Write what a charge or a refund moves, as the next entry of the account's chain."""
+    receivable, payable = (Kind.RECEIVABLE, account_id), (Kind.PAYABLE, merchant_id)
+    debit, credit = (receivable, payable) if kind is EntryKind.CHARGE else (payable, receivable)
     number = after_number + 1
     digest = chain_hash(after_hash, number, debit, credit, amount_minor, currency, payment_id, now)
     return Entry(account_id, number, *debit, *credit, amount_minor, currency, payment_id, now, digest, kind)

@@ -8,7 +8,7 @@ from typing import Final
 
 from codebank.bank.account.count import cause_of, counted, tell_payment
 from codebank.bank.card.attempts import count_attempt, is_worn_out
-from codebank.bank.ledger.entry import charge_entry
+from codebank.bank.ledger.entry import EntryKind, payment_entry
 from codebank.bank.operation import Authorize, Changes, NewId, PaymentAnswer
 from codebank.bank.state import Account, Card, Merchant, State
 from codebank.card import is_expired
@@ -33,7 +33,8 @@ def decide_authorize(state: State, operation: Authorize, now: datetime, new_id: 
     code = why_declined(account, card, merchant, operation, now)
     entry, used_minor = None, account.used_minor
     if code is None:
-        entry = charge_entry(
+        entry = payment_entry(
+            EntryKind.CHARGE,
             account.account_id,
             merchant.merchant_id,
             operation.amount_minor,

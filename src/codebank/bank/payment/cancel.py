@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from codebank.bank.account.count import counted, hash_of, tell_payment
-from codebank.bank.ledger.entry import refund_entry
+from codebank.bank.ledger.entry import EntryKind, payment_entry
 from codebank.bank.operation import Authorize, Cancel, CancelAnswer, CancelOutcome, Changes, NewId
 from codebank.bank.state import State
 from codebank.errors import Code, CodebankError
@@ -49,7 +49,8 @@ def _close(operation: Cancel, now: datetime, *, is_new: bool) -> Changes:
 def _give_back(state: State, payment: PaymentState, operation: Cancel, now: datetime, new_id: NewId) -> Changes:
     account = state.account
     assert account is not None
-    entry = refund_entry(
+    entry = payment_entry(
+        EntryKind.REFUND,
         account.account_id,
         payment.merchant_id,
         payment.captured_minor,
