@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -57,19 +57,6 @@ pytestmark = pytest.mark.anyio
 PLAIN = [card for card in TEST_CARDS if card.behaviour is Behaviour.PLAIN]
 OTHER_KEY = "another-merchants-key"
 OTHER_MERCHANT = (("authorization", f"Bearer {OTHER_KEY}"),)
-
-
-@pytest.fixture
-async def bank(bank_server: BankServer) -> AsyncIterator[BankAsyncStub]:
-    async with calling(bank_server.address) as stub:
-        yield stub
-
-
-@pytest.fixture
-async def books(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
-    connection = await databases.connect("bank")
-    yield connection
-    await connection.close()
 
 
 async def add_other_merchant(books: asyncpg.Connection) -> None:

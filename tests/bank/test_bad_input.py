@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,8 +12,8 @@ import pytest
 
 from codebank.money import AMOUNT_MINOR_MAX
 from codebank.v1 import bank_pb2 as pb
-from tests.bank import MERCHANT, OPERATOR, calling, charge, issue, read_books, refusal, wrong_fields
-from tests.conftest import BankServer, Databases
+from tests.bank import MERCHANT, OPERATOR, charge, issue, read_books, refusal, wrong_fields
+from tests.conftest import BankServer
 
 if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 INT32_MAX, INT64_MAX, INT64_MIN = 2**31 - 1, 2**63 - 1, -(2**63)
 Change = Callable[[pb.AuthorizeRequest], Any]
-
-
-@pytest.fixture
-async def bank(bank_server: BankServer) -> AsyncIterator[BankAsyncStub]:
-    async with calling(bank_server.address) as stub:
-        yield stub
-
-
-@pytest.fixture
-async def books(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
-    connection = await databases.connect("bank")
-    yield connection
-    await connection.close()
 
 
 def setting(path: str, value: object) -> Change:

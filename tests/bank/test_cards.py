@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -20,7 +19,6 @@ from tests.bank import (
     APPROVED,
     MERCHANT,
     OPERATOR,
-    calling,
     charge,
     charge_issued,
     issue,
@@ -34,19 +32,6 @@ if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bank(bank_server: BankServer) -> AsyncIterator[BankAsyncStub]:
-    async with calling(bank_server.address) as stub:
-        yield stub
-
-
-@pytest.fixture
-async def books(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
-    connection = await databases.connect("bank")
-    yield connection
-    await connection.close()
 
 
 async def block(bank: BankAsyncStub, card_id: str, reason: pb.BlockCardRequest.Reason.ValueType) -> int:

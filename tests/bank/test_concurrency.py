@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -43,19 +42,6 @@ if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bank(bank_server: BankServer) -> AsyncIterator[BankAsyncStub]:
-    async with calling(bank_server.address) as stub:
-        yield stub
-
-
-@pytest.fixture
-async def books(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
-    connection = await databases.connect("bank")
-    yield connection
-    await connection.close()
 
 
 async def charge_all(

@@ -42,7 +42,6 @@ from codebank.wire import new_id, utc_now
 from tests.bank import (
     MERCHANT,
     OPERATOR,
-    calling,
     charge,
     charge_issued,
     issue,
@@ -51,7 +50,7 @@ from tests.bank import (
     refusal,
     require_sound_books,
 )
-from tests.conftest import TEST_MERCHANT_KEY, TEST_VAULT_KEY, BankServer, Databases
+from tests.conftest import TEST_MERCHANT_KEY, TEST_VAULT_KEY, Databases
 
 if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
@@ -80,12 +79,6 @@ async def pool(databases: Databases, books: asyncpg.Connection) -> AsyncIterator
 @pytest.fixture
 def executor(pool: asyncpg.Pool) -> Executor:
     return Executor(pool, Telemetry(METRICS))
-
-
-@pytest.fixture
-async def bank(bank_server: BankServer) -> AsyncIterator[BankAsyncStub]:
-    async with calling(bank_server.address) as stub:
-        yield stub
 
 
 def charging(name: str, amount_minor: int = 100) -> Authorize:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -29,25 +28,12 @@ from tests.bank import (
     refusal,
     require_sound_books,
 )
-from tests.conftest import TEST_VAULT_KEY, BankServer, Databases, seed, serving_bank
+from tests.conftest import TEST_VAULT_KEY, BankServer, seed, serving_bank
 
 if TYPE_CHECKING:
     from codebank.v1.bank_pb2_grpc import BankAsyncStub
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bank(bank_server: BankServer) -> AsyncIterator[BankAsyncStub]:
-    async with calling(bank_server.address) as stub:
-        yield stub
-
-
-@pytest.fixture
-async def books(databases: Databases) -> AsyncIterator[asyncpg.Connection]:
-    connection = await databases.connect("bank")
-    yield connection
-    await connection.close()
 
 
 def cancel(bank: BankAsyncStub, key: str) -> grpc.aio.UnaryUnaryCall[pb.CancelRequest, pb.CancelResponse]:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -73,13 +72,6 @@ async def test_trap_c05_a_relay_that_hangs_is_replaced_and_does_no_harm_when_it_
 
     assert len({record.headers["ce_id"] for record in found}) == len(found)
     assert sequences(found) == {str(account): list(range(1, last + 1)) for account in ACCOUNTS}
-
-
-@pytest.fixture
-async def log(databases: Databases) -> AsyncIterator[LocalLog]:
-    pool = await open_pool(databases.dsn("log"))
-    yield LocalLog(pool, databases.dsn("log"), member_timeout_seconds=1)
-    await pool.close()
 
 
 @pytest.fixture

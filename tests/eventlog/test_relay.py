@@ -21,20 +21,12 @@ from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay
 from codebank.events import ACCOUNT_OPENED, PAYMENTS_TOPIC, AccountEvent, AccountState, AccountStatus
 from codebank.roles import METRICS
-from codebank.runtime.postgres.pool import open_pool
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.wire import new_id, utc_now
 from tests.conftest import Databases
 
 pytestmark = pytest.mark.anyio
 ACCOUNTS = [UUID(int=number) for number in range(1, 6)]
-
-
-@pytest.fixture
-async def log(databases: Databases) -> AsyncIterator[LocalLog]:
-    pool = await open_pool(databases.dsn("log"))
-    yield LocalLog(pool, databases.dsn("log"), member_timeout_seconds=1)
-    await pool.close()
 
 
 @pytest.fixture
