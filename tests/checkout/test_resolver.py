@@ -18,6 +18,7 @@ from codebank.checkout.store import Patience
 from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import connect
 from codebank.runtime.watch.telemetry import Telemetry
+from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import utc_now
 from tests.checkout.shop import (
@@ -31,7 +32,7 @@ from tests.checkout.shop import (
     until_ended,
 )
 from tests.conftest import BankServer, Databases, settings_for
-from tests.skew.future import future_bank
+from tests.skew.future import FutureBank, future_bank
 from tests.system import running_system
 
 pytestmark = pytest.mark.anyio
@@ -193,34 +194,42 @@ async def test_trap_c02_an_error_of_the_resolver_itself_ends_the_role(databases:
     assert raised.group_contains(asyncpg.UndefinedColumnError)
 
 
-async def test_trap_c07_on_a_read_only_server_what_must_write_says_when_to_try_again_and_all_heals_by_itself(
+@contextlib.asynccontextmanager
+async def slow_shop(
     bank_server: BankServer, databases: Databases
-) -> None:
+) -> AsyncIterator[tuple[Settings, Telemetry, FutureBank, httpx.AsyncClient]]:
+    """Run a ready shop whose bank answers when it is let, and a browser in it."""
     telemetry = Telemetry(METRICS)
     async with future_bank(bank_server.address) as (address, bank):
         settings = settings_for(databases, bank_address=address, resolve_after_seconds=1)
         async with open_shop(settings, telemetry) as browsers:
             telemetry.ready.set()
-            shop = browsers()
-            await fill_basket(shop)
-            form = await payment_form(shop)
-            bank.may_answer.clear()
-            under_way = asyncio.create_task(shop.post("/payment", data=form))
-            await bank.carried_out.wait()
+            yield settings, telemetry, bank, browsers()
 
-            async with read_only(databases):
-                bank.may_answer.set()
-                refused = [
-                    await under_way,
-                    await shop.post("/basket", data={"product": "cafe-especial", "action": "add"}),
-                    await buy(shop, "new"),
-                ]
-                read = await shop.get("/")
-                await until(lambda: not telemetry.ready.is_set())
-            await until(telemetry.ready.is_set)
-            order = await until_ended(settings)
-            again = await shop.post("/payment", data=form)
-            bought = await buy(shop, "new")
+
+async def test_trap_c07_on_a_read_only_server_what_must_write_says_when_to_try_again_and_all_heals_by_itself(
+    bank_server: BankServer, databases: Databases
+) -> None:
+    async with slow_shop(bank_server, databases) as (settings, telemetry, bank, shop):
+        await fill_basket(shop)
+        form = await payment_form(shop)
+        bank.may_answer.clear()
+        under_way = asyncio.create_task(shop.post("/payment", data=form))
+        await bank.carried_out.wait()
+
+        async with read_only(databases):
+            bank.may_answer.set()
+            refused = [
+                await under_way,
+                await shop.post("/basket", data={"product": "cafe-especial", "action": "add"}),
+                await buy(shop, "new"),
+            ]
+            read = await shop.get("/")
+            await until(lambda: not telemetry.ready.is_set())
+        await until(telemetry.ready.is_set)
+        order = await until_ended(settings)
+        again = await shop.post("/payment", data=form)
+        bought = await buy(shop, "new")
 
     assert [(answer.status_code, answer.headers["retry-after"]) for answer in refused] == [(503, "1")] * 3
     assert read.status_code == 200
@@ -232,22 +241,17 @@ async def test_trap_c07_on_a_read_only_server_what_must_write_says_when_to_try_a
 async def test_trap_c07_a_full_disk_refuses_new_orders_and_ends_what_was_under_way_when_there_is_room(
     bank_server: BankServer, databases: Databases
 ) -> None:
-    telemetry = Telemetry(METRICS)
-    async with future_bank(bank_server.address) as (address, bank):
-        settings = settings_for(databases, bank_address=address, resolve_after_seconds=1)
-        async with open_shop(settings, telemetry) as browsers:
-            telemetry.ready.set()
-            shop = browsers()
-            bank.may_answer.clear()
-            under_way = asyncio.create_task(buy(shop, "first"))
-            await bank.carried_out.wait()
+    async with slow_shop(bank_server, databases) as (settings, telemetry, bank, shop):
+        bank.may_answer.clear()
+        under_way = asyncio.create_task(buy(shop, "first"))
+        await bank.carried_out.wait()
 
-            async with broken(databases, FULL, "is_full"):
-                bank.may_answer.set()
-                refused = [await under_way, await buy(shop, "second")]
-                await until(lambda: not telemetry.ready.is_set())
-            await until(telemetry.ready.is_set)
-            order = await until_ended(settings)
+        async with broken(databases, FULL, "is_full"):
+            bank.may_answer.set()
+            refused = [await under_way, await buy(shop, "second")]
+            await until(lambda: not telemetry.ready.is_set())
+        await until(telemetry.ready.is_set)
+        order = await until_ended(settings)
 
     assert [(answer.status_code, answer.headers["retry-after"]) for answer in refused] == [(503, "1"), (503, "1")]
     assert order["status"] == "paid"

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import stat
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from codebank.errors import CodebankError
 from codebank.machine.binaries import find_tree
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.machine.unprivileged import is_root
+from tests.machine.test_postgres import query
 
 TREES = [find_tree(), *(path.parent.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres"))]
-
-
-async def ask(server: EmbeddedPostgres, sql: str) -> object:
-    connection = await asyncpg.connect(server.dsn("postgres", "postgres"))
-    try:
-        return await connection.fetchval(sql)
-    finally:
-        await connection.close()
-
-
-def query(server: EmbeddedPostgres, sql: str) -> object:
-    return asyncio.run(ask(server, sql))
 
 
 def mode(place: Path) -> int:
