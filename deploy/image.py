@@ -83,6 +83,10 @@ def lay_out(image: Path) -> None:
         bring(path, image)
 
 
+#: Who has a volume of its own with the secrets that it reads.
+SEEN_BY = ("prepare", "postgres", "bank", "relay", "projector", "checkout", "statement", "audit")
+
+
 def main() -> None:
     """Make both folders."""
     image, state, uid = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -95,7 +99,7 @@ def main() -> None:
     )
     (image / "etc" / "group").write_text(f"root:x:0:\ncodebank:x:{uid}:\n")
     # A new volume takes over owner and mode of the folder that it is mounted on.
-    for name in ("certs", "authority", "secrets"):
+    for name in ("certs", "authority", "secrets", "secrets/seen-by", *(f"secrets/seen-by/{one}" for one in SEEN_BY)):
         (state / name).mkdir(parents=True, mode=0o700)
 
 

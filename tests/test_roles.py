@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import runpy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from codebank.machine.handing_out import SEEN
 from codebank.machine.keys import KEYS
 from codebank.roles import ROLES, Role, seen_by
 from codebank.runtime.grpc.certificates import NAMES
@@ -59,15 +59,16 @@ def test_manifests_hand_a_role_the_keys_that_it_reads_and_no_other(role: Role) -
     wanted = {name for name in role.secrets if name in KEYS}
     base = (DEPLOY / "kubernetes" / "base" / f"{role.name}.yaml").read_text(encoding="utf-8")
     development = (DEPLOY / "kubernetes" / "overlays" / "development" / "kustomization.yaml").read_text("utf-8")
-    seen = runpy.run_path(str(DEPLOY / "kubernetes" / "make_secrets.py"))["SEEN"]
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
     named = {name.lower() for name in re.findall(r"CODEBANK_(\w+)_FILE, value: /var/lib/codebank/secrets/", base)}
     assert named == wanted | {"postgres_passwords"}
     assert set(re.findall(rf"secrets/{role.name}/(\w+)", development)) == wanted | {"postgres_passwords"}
-    assert set(seen[role.name][0]) == wanted
+    assert set(SEEN[role.name][0]) == wanted
     handed = {name[len("CODEBANK_") : -len("_FILE")].lower() for name in compose[role.name]["environment"]}
     assert handed & set(KEYS) == wanted
+    _, secrets = compose[role.name]["volumes"]
+    assert secrets == f"secrets-{role.name}:/var/lib/codebank/secrets:ro,nocopy"
 
 
 def test_liveness_is_asked_of_every_role_and_gives_up_within_a_minute() -> None:

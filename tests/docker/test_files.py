@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from codebank.machine.handing_out import SEEN
 from codebank.roles import ROLES
 from codebank.settings import PREFIX, Settings
 from tests.docker.engine import ROOT
@@ -217,6 +219,20 @@ def test_what_is_mounted_is_in_the_tree() -> None:
                 source = volume.split(":")[0]
                 if source.startswith("./"):
                     assert (DEPLOY / source).exists(), f"{name}: {source}"
+
+
+def test_the_secrets_are_handed_to_a_volume_for_each_that_reads_some() -> None:
+    handed = [volume.split(":")[:2] for volume in BASE["secrets"]["volumes"]]
+    kept = "/var/lib/codebank/secrets"
+
+    assert handed[0] == ["secrets", kept]
+    assert {name: place for name, place in handed[1:]} == {f"secrets-{one}": f"{kept}/seen-by/{one}" for one in SEEN}
+    # Who writes to them owns them, because the image has their folders.
+    assert set(runpy.run_path(str(DEPLOY / "image.py"))["SEEN_BY"]) == set(SEEN)
+    for name, service in SIZES["full"].items():
+        mounted = [volume for volume in service.get("volumes", []) if f":{kept}" in volume]
+        assert name == "secrets" or len(mounted) <= 1, name
+        assert name == "secrets" or all(re.fullmatch(rf"secrets-\w+:{kept}:ro,nocopy", one) for one in mounted), name
 
 
 def test_the_readme_uses_the_file_that_is_tested() -> None:

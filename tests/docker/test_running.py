@@ -10,6 +10,7 @@ import httpx
 import pytest
 import yaml
 
+from codebank.machine.handing_out import SEEN
 from tests.docker.engine import ROOT, say
 from tests.docker.system import FILE, ROLES, System, readme_commands, size_of, until
 
@@ -73,6 +74,12 @@ def test_every_container_is_guarded(running: System) -> None:
         tried = running.python(role, "import os; print(os.getuid()); open('/opt/codebank/x', 'w')")
         assert tried.stdout.strip() == "10001", role
         assert "Read-only file system" in tried.stderr, role
+
+
+def test_a_container_sees_the_secrets_that_it_reads_and_no_other(running: System) -> None:
+    for role in ROLES:
+        code = "import os; print(*os.listdir('/var/lib/codebank/secrets'))"
+        assert set(running.python(role, code).stdout.split()) == {*SEEN[role][0], "postgres_passwords"}, role
 
 
 def test_no_secret_is_told_by_the_engine_the_image_or_compose(running: System, image: str) -> None:

@@ -15,7 +15,9 @@ from cryptography import x509
 
 from codebank.cli import main
 from codebank.errors import CodebankError
+from codebank.machine.handing_out import hand_out
 from codebank.machine.keys import make_secrets
+from codebank.roles import ROLES
 from codebank.runtime.grpc.certificates import NAMES, expiry_of, hosts_of, make_certificates
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from codebank.wire import utc_now
@@ -115,6 +117,23 @@ def test_secrets_are_made_once_and_fit_the_settings(tmp_path: Path) -> None:
     settings = Settings.load(files)
     assert settings.vault_key == before["vault_key"]
     assert set(settings.role_passwords()) == {*DATABASES, READER_ROLE}
+
+
+def test_each_container_is_handed_what_it_reads_and_nothing_else(tmp_path: Path) -> None:
+    make_secrets(tmp_path, None)
+    for _ in range(2):
+        hand_out(tmp_path, tmp_path / "seen-by", None)
+
+    handed = {path.name: path for path in (tmp_path / "seen-by").iterdir()}
+    assert set(handed) == {*ROLES, "prepare", "postgres"}
+    seen = {name: {file.name for file in folder.iterdir()} for name, folder in handed.items()}
+    assert seen["bank"] == {"vault_key", "operator_key", "postgres_passwords"}
+    assert seen["audit"] == {"postgres_passwords"}
+    assert seen["postgres"] == {"postgres_password"}
+    assert (handed["bank"] / "vault_key").read_text() == (tmp_path / "vault_key").read_text()
+    assert (handed["bank"] / "vault_key").stat().st_mode & 0o777 == 0o600
+    known = Settings(postgres_passwords=(handed["checkout"] / "postgres_passwords").read_text()).role_passwords()
+    assert set(known) == {"checkout"}
 
 
 def test_the_commands_do_it_and_say_what(tmp_path: Path) -> None:

@@ -32,8 +32,13 @@ def certs(folder: Path, names: tuple[str, ...], authority: Path | None, owner: i
 @click.option("--owner", type=click.IntRange(0), help="Number of the user who is to own the files.")
 @answering
 def secrets(folder: Path, owner: int | None) -> None:
-    """Make the secrets of an installation, a file each; what is there stays. Safe to repeat."""
+    """Make the secrets of an installation, a file each; what is there stays. Safe to repeat.
+
+    FOLDER/seen-by/NAME holds what container NAME reads and nothing else; where it is a volume, that is all it mounts.
+    """
+    from codebank.machine.handing_out import hand_out
     from codebank.machine.keys import make_secrets
 
     for name, did in make_secrets(folder, owner).items():
         talk(f"{name}: {did}")
+    hand_out(folder, folder / "seen-by", owner)
