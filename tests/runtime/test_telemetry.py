@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,27 @@ def test_an_event_loop_that_stands_still_is_not_alive(monkeypatch: pytest.Monkey
 
     assert _answer(telemetry, "/health/live")[0] == 503
     assert _answer(telemetry, "/health/ready")[0] == 503
+
+
+def test_a_role_is_ready_while_it_serves_and_nothing_hinders_it_and_never_again_once_it_stops() -> None:
+    ready = Telemetry(()).ready
+    said: list[bool] = []
+    changes: list[Callable[[], None]] = [
+        lambda: ready.note("reading", does=True),
+        ready.set,
+        lambda: ready.note("reading", does=False),
+        lambda: ready.note("writing", does=False),
+        lambda: ready.note("reading", does=True),
+        lambda: ready.note("writing", does=True),
+        lambda: ready.note("writing", does=False),
+        ready.clear,
+        lambda: ready.note("writing", does=True),
+    ]
+    for change in changes:
+        change()
+        said.append(ready.is_set())
+
+    assert said == [False, True, False, False, False, True, False, False, False]
 
 
 @pytest.mark.anyio

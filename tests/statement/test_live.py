@@ -283,9 +283,9 @@ async def test_pages_that_are_let_go_are_not_called_ready_again(settings: Settin
     hub = Hub(settings.database_url("statement"), Telemetry(METRICS))
     hub.telemetry.ready.set()
 
-    hub._note(answers=False)
+    hub.telemetry.ready.note("pages", does=False)
     hub.close()
-    hub._note(answers=True)
+    hub.telemetry.ready.note("pages", does=True)
 
     assert not hub.telemetry.ready.is_set()
 

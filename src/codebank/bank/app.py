@@ -89,10 +89,8 @@ async def _keep_saying_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telem
         with contextlib.suppress(*OUTAGES):
             async with asyncio.timeout(_WATCH_SECONDS), pool.acquire() as connection:
                 can_write = await connection.fetchval(_WRITABLE)
-        if can_write:
-            telemetry.ready.set()
-        else:
-            telemetry.ready.clear()
+        telemetry.ready.note("database", does=can_write)
+        if not can_write:
             await pool.expire_connections()
         await health.set(can_write)
         await asyncio.sleep(_WATCH_SECONDS)

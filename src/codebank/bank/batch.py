@@ -190,7 +190,7 @@ class Batcher:
                 return [_unavailable()]
         except OUTAGES as error:
             log.warning("no answer from the database: %s", type(error).__name__)
-            self.telemetry.ready.clear()  # until whoever watches the database finds it well
+            self.telemetry.ready.note("database", does=False)  # until whoever watches the database finds it well
             return [_unavailable()] * len(operations)
         except Exception as error:
             if len(operations) == 1:

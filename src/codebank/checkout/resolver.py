@@ -36,8 +36,6 @@ class Resolver:
 
     shop: Shop
     _under_way: set[UUID] = field(default_factory=set, init=False)
-    #: Whether this resolver took the role's readiness away.
-    _is_away: bool = field(default=False, init=False)
 
     async def run(self) -> None:
         """Work until cancelled. An error with one order is that order's; one of the loop itself ends it."""
@@ -49,11 +47,11 @@ class Resolver:
                     await self._report()
                 except OUTAGES as error:
                     log.warning("resolver waits for its database: %s", type(error).__name__)
-                    self._show_readiness(able=False)
+                    self.shop.telemetry.ready.note("resolver", does=False)
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(pause_seconds * 2, _OUTAGE_PAUSE_SECONDS_MAX)
                     continue
-                self._show_readiness(able=True)
+                self.shop.telemetry.ready.note("resolver", does=True)
                 pause_seconds = _POLL_SECONDS
                 if not begun:
                     await asyncio.sleep(_POLL_SECONDS)
@@ -68,14 +66,6 @@ class Resolver:
             self._under_way.add(order_id)
             looks.create_task(self._look(order_id))
         return len(due)
-
-    def _show_readiness(self, *, able: bool) -> None:
-        """Take the role's readiness away while the resolver cannot work, and give back only what it took."""
-        if not able:
-            self.shop.telemetry.ready.clear()
-        elif self._is_away:
-            self.shop.telemetry.ready.set()
-        self._is_away = not able
 
     async def _report(self) -> None:
         async with self.shop.pool.acquire() as connection:

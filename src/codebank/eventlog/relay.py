@@ -28,6 +28,7 @@ from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, NewRecord, Recor
 from codebank.eventlog.outbox import OutboxRow
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import connected, listening
+from codebank.runtime.process import pause
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import Tracer
 from codebank.wire import TRACE_HEADER
@@ -64,7 +65,7 @@ class Relay:
                 except (*LOG_ERRORS, Fenced) as error:
                     self.telemetry.ready.clear()
                     log.warning("relay begins anew: %s", error, extra=fields(error=type(error).__name__))
-                    await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                    await pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
                     failures += 1
 
     async def _lead(self, stop: asyncio.Event, batch_max: int) -> None:
@@ -93,7 +94,7 @@ class Relay:
             if shipped < batch_max:
                 await self._report(connection)
             if shipped == 0:
-                await _pause(self._woken, _POLL_SECONDS)
+                await pause(self._woken, _POLL_SECONDS)
 
     async def _take_lead(self, connection: asyncpg.Connection, stop: asyncio.Event) -> bool:
         clock = asyncio.get_running_loop().time
@@ -108,7 +109,7 @@ class Relay:
                 sign, seen_at = newest, clock()
             elif sign is not None and clock() - seen_at > self.lease_seconds and await outbox.depose(connection, sign):
                 log.warning("the leading relay was silent; its lead is over", extra=fields(seconds=self.lease_seconds))
-            await _pause(stop, _POLL_SECONDS)
+            await pause(stop, _POLL_SECONDS)
         return False
 
     async def _recover(self, connection: asyncpg.Connection, writer: Writer) -> None:
@@ -158,9 +159,3 @@ def _event_id(record: Record) -> UUID | None:
         return UUID(record.headers.get("ce_id", ""))
     except ValueError:
         return None
-
-
-async def _pause(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

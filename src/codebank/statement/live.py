@@ -45,8 +45,6 @@ class Hub:
     _traces: dict[UUID, str] = field(default_factory=dict)
     #: Partitions that were not seen read to their end for a while → when they last were.
     _behind: dict[int, datetime] = field(default_factory=dict)
-    #: Whether it is not ready only because its database does not answer.
-    _is_cut_off: bool = False
 
     @contextlib.asynccontextmanager
     async def running(self, pool: asyncpg.Pool) -> AsyncIterator[None]:
@@ -65,23 +63,14 @@ class Hub:
                     behind = await read_behind(connection, _BEHIND_SECONDS)
             except OUTAGES as error:
                 log.warning("the statement's database does not answer: %s", type(error).__name__)
-                self._note(answers=False)
+                self.telemetry.ready.note("pages", does=False)
             else:
-                self._note(answers=True)
+                self.telemetry.ready.note("pages", does=True)
                 turned, self._behind = behind.keys() ^ self._behind.keys(), behind
                 for account_id in list(self._pages):
                     if partition_of_account(account_id) in turned:
                         self._heard(f"{account_id}:")
             await asyncio.sleep(_WATCH_SECONDS)
-
-    def _note(self, *, answers: bool) -> None:
-        """Be ready only while the database answers; not before the pages are served, nor once they are let go."""
-        if not answers and self.telemetry.ready.is_set():
-            self._is_cut_off = True
-            self.telemetry.ready.clear()
-        elif answers and self._is_cut_off and not self.is_closing:
-            self._is_cut_off = False
-            self.telemetry.ready.set()
 
     def behind_since(self, account_id: UUID) -> datetime | None:
         """Tell until when the account's statement is surely whole; None where it is whole now."""
@@ -94,6 +83,7 @@ class Hub:
     def close(self) -> None:
         """Let every open page go, so that it comes back to another process."""
         self.is_closing = True
+        self.telemetry.ready.clear()
         self._heard("")
 
     def _heard(self, payload: str) -> None:

@@ -20,7 +20,7 @@ import asyncpg
 
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
 from codebank.events import EVENT_TYPES, PAYMENTS_TOPIC, STATEMENT_GROUP
-from codebank.runtime.process import background
+from codebank.runtime.process import background, pause
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.statement.applying import AppliedRecords, SequenceGap, account_of, apply_records
 from codebank.statement.dead_letters import ship_dead_letters
@@ -50,14 +50,12 @@ class Projector:
     batch_max: int = 500
     #: Partition → nothing that is not stored yet is older.
     _whole_until: dict[int, datetime] = field(default_factory=dict, init=False)
-    #: What it cannot do now: `store` or `report`. It is ready while that is nothing.
-    _hindered: set[str] = field(default_factory=set, init=False)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until asked to stop; what was read but not stored is read again by whoever comes next."""
         reader = await self.log.open_reader(PAYMENTS_TOPIC, STATEMENT_GROUP, self.member, self._positions)
         try:
-            async with background(self._keep_reporting(reader, stop)):
+            async with background(self._keep_reporting(reader)):
                 await self._keep_storing(reader, stop)
         finally:
             with contextlib.suppress(*LOG_ERRORS):
@@ -70,26 +68,18 @@ class Projector:
             try:
                 await self.step(reader)
                 failures = 0
-                self._note("store", stop, does=True)
+                self.telemetry.ready.note("store", does=True)
             except (*LOG_ERRORS, PositionLost, SequenceGap) as error:
                 # A lost position hinders nobody: another member does the work of its partition.
-                self._note("store", stop, does=isinstance(error, PositionLost))
+                self.telemetry.ready.note("store", does=isinstance(error, PositionLost))
                 log.log(
                     logging.ERROR if isinstance(error, SequenceGap) else logging.WARNING,
                     "projector begins anew: %s",
                     error,
                     extra=fields(error=type(error).__name__),
                 )
-                await _pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+                await pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
                 failures += 1
-
-    def _note(self, work: str, stop: asyncio.Event, *, does: bool) -> None:
-        """Be ready while all of the work can be done, and not while it stops."""
-        (self._hindered.discard if does else self._hindered.add)(work)
-        if self._hindered or stop.is_set():
-            self.telemetry.ready.clear()
-        else:
-            self.telemetry.ready.set()
 
     async def _positions(self, partitions: Collection[int]) -> Mapping[int, int]:
         async with self.pool.acquire() as connection:
@@ -168,17 +158,17 @@ class Projector:
                 extra=fields(partition=one.record.partition, offset=one.record.offset, reason=one.reason),
             )
 
-    async def _keep_reporting(self, reader: Reader, stop: asyncio.Event) -> None:
+    async def _keep_reporting(self, reader: Reader) -> None:
         """Tell how far behind the statement is, and ship what was put aside; beside the reading, not in its way."""
         while True:
             try:
                 await self._report_lag(reader)
                 await ship_dead_letters(self.pool, self.log)
-                self._note("report", stop, does=True)
+                self.telemetry.ready.note("report", does=True)
             except Fenced as error:
                 log.debug("another projector ships: %s", error)
             except LOG_ERRORS as error:
-                self._note("report", stop, does=False)
+                self.telemetry.ready.note("report", does=False)
                 log.warning("no report: %s", error, extra=fields(error=type(error).__name__))
             await asyncio.sleep(_REPORT_SECONDS)
 
@@ -201,9 +191,3 @@ class Projector:
             await store.mark_caught_up(connection, [one for one in assigned if behind.get(one, 1) <= 0])
             waiting = await dead_letters.count_waiting(connection)
         self.telemetry.gauge("codebank_dead_letters_waiting").set(waiting)
-
-
-async def _pause(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -33,6 +33,30 @@ Metered = Counter | Gauge | Histogram
 _LIVE_SECONDS: Final = 15
 
 
+class Readiness:
+    """Whether a role can be used: while it serves, and nothing hinders the work beside that. Read by any thread."""
+
+    def __init__(self) -> None:
+        self._serves = False
+        self._hindered: set[str] = set()
+
+    def set(self) -> None:
+        """Say that the role serves."""
+        self._serves = True
+
+    def clear(self) -> None:
+        """Say that it does not, or stops: no work beside it makes it ready again."""
+        self._serves = False
+
+    def note(self, work: str, *, does: bool) -> None:
+        """Take note of whether a loop can do its work now; the role is not ready while one cannot."""
+        (self._hindered.discard if does else self._hindered.add)(work)
+
+    def is_set(self) -> bool:
+        """Tell whether it can be used now."""
+        return self._serves and not self._hindered
+
+
 class Telemetry:
     """The metrics and the health of one process."""
 
@@ -40,7 +64,7 @@ class Telemetry:
         # When a counter began is nothing that anybody asks for, and would double what a scrape carries.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self.ready = threading.Event()
+        self.ready = Readiness()
         #: Whether it could ever be used: what ends it before is an error of its start.
         self.has_served = False
         self.tracer: Tracer = OFF
