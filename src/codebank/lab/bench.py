@@ -1,87 +1,132 @@
 """`codebank bench authorize`: our Authorize beside a no-op echo of the same server and the same rows by plain SQL.
 
 Contenders take turns in one run, so that a busy machine slows them all; figures are medians with their spread, and
-what counts is the ratio. PostgreSQL is embedded and durable (fsync on); the load is a process of its own.
+what counts is the ratio. PostgreSQL is embedded and durable (fsync on); the load is a process of its own, and says what
+it costs. A run that loses or doubles a payment has no figures.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
-import secrets
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, Final
 
 from codebank.audit.proof.prove import prove_once
-from codebank.bank.drawing import Plastic, issuing
-from codebank.bank.operation import OpenAccount
-from codebank.bank.seed import carry_out, seed_bank
-from codebank.bank.vault import Vault
-from codebank.card import with_check_digit
 from codebank.errors import Code, CodebankError
-from codebank.lab.load import BATCH, Target, Turn, run_turn
-from codebank.money import Money
-from codebank.runtime.postgres.migrate import migrate
-from codebank.runtime.postgres.pool import connect
-from codebank.runtime.postgres.provision import prepare_databases
-from codebank.runtime.watch.health import is_ready
-from codebank.settings import DATABASES, READER_ROLE, Settings
-from codebank.wire import new_id, utc_now
+from codebank.lab.benchserver import ECHO, ECHO_STREAM
+from codebank.lab.load import BANK, BANK_STREAM, STREAM_DEPTH, Target, Turn, closed_loop, open_loop, sql, stream
+from codebank.lab.rig import OpenServer, Rig, Tell, describe_machine, open_rig
+from codebank.runtime.postgres.pool import connected
+from codebank.settings import Settings
 
-#: Contender, calls in flight, and what its ratio is measured against.
-CONTENDERS: Final = (
-    ("echo", 1, ""),
-    ("authorize", 1, "echo"),
-    ("echo", 32, ""),
-    ("authorize", 32, "echo"),
-    ("echo", 128, ""),
-    ("authorize", 128, "echo"),
-    ("sql", 1, ""),
-    ("stream", BATCH, "sql"),
+_OPEN_LOOP_PER_SECOND: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who is measured, and how."""
+
+    name: str
+    #: Calls under way at once, or messages of a stream; of the open loop, calls in a second.
+    callers: int
+    #: Loads a target for so many seconds; runs in the load's own process.
+    load: Callable[[Target, int], Turn]
+    #: Whether it makes payments.
+    pays: bool = True
+    #: Whether a bank serves it that carries out one operation per transaction.
+    one_by_one: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Contenders that take turns."""
+
+    contenders: Sequence[Contender]
+    #: Name → contender, and the one that it is measured against: names and callers.
+    ratios: Mapping[str, tuple[tuple[str, int], tuple[str, int]]]
+
+
+def _echo(callers: int) -> Contender:
+    return Contender("echo", callers, partial(closed_loop, path=ECHO, callers=callers), pays=False)
+
+
+def _authorize(callers: int) -> Contender:
+    return Contender("authorize", callers, partial(closed_loop, path=BANK, callers=callers))
+
+
+def _hot(target: Target, seconds: int, callers: int) -> Turn:
+    return closed_loop(replace(target, cards=target.cards[:1]), seconds, BANK, callers)
+
+
+_HOT: Final = (
+    Contender("hot", 64, partial(_hot, callers=64)),
+    Contender("spread", 64, partial(closed_loop, path=BANK, callers=64)),
 )
-#: Runs a durable PostgreSQL of its own in a folder, and gives its administrator's address.
-OpenServer = Callable[[Path], AbstractContextManager[str]]
-_ACCOUNTS: Final = 200
-_LIMIT: Final = Money(90_000_000_000_000, "BRL")
-_START_SECONDS: Final = 30
+AUTHORIZE: Final = Scenario(
+    (
+        *(_echo(1), _authorize(1), _authorize(2)),
+        *(_echo(32), _authorize(32), replace(_authorize(32), name="single", one_by_one=True)),
+        *(_echo(128), _authorize(128)),
+        *_HOT,
+        Contender("echo stream", STREAM_DEPTH, partial(stream, path=ECHO_STREAM), pays=False),
+        Contender("stream", STREAM_DEPTH, partial(stream, path=BANK_STREAM)),
+        Contender("sql", 1, sql),
+        Contender("open loop", _OPEN_LOOP_PER_SECOND, partial(open_loop, path=BANK, per_second=_OPEN_LOOP_PER_SECOND)),
+    ),
+    {
+        "authorize_to_echo_32": (("authorize", 32), ("echo", 32)),
+        "authorize_to_echo_128": (("authorize", 128), ("echo", 128)),
+        "stream_to_sql": (("stream", STREAM_DEPTH), ("sql", 1)),
+        "gathered_to_single": (("authorize", 32), ("single", 32)),
+        "hot_to_spread": (("hot", 64), ("spread", 64)),
+    },
+)
+#: One account against many: who writes it must wait for whoever wrote it before.
+HOT: Final = Scenario(_HOT, {"hot_to_spread": (("hot", 64), ("spread", 64))})
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One turn of a contender, with what it cost."""
+
+    turn: Turn
+    server_microseconds: int
+    postgres_microseconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one contender reached."""
+    """What one contender reached: medians of the rounds."""
 
-    contender: str
-    in_flight: int
-    per_second_median: int
-    per_second_min: int
-    per_second_max: int
-    call_milliseconds_p50: str
-    call_milliseconds_p99: str
-    #: Percent of what it is measured against, median of the rounds' ratios; 0 where it is the measure.
-    ratio_percent: int
+    name: str
+    callers: int
+    requests_per_second: int
+    requests_per_second_min: int
+    requests_per_second_max: int
+    p50_ms: Any
+    p99_ms: Any
+    #: Processor time per request, in microseconds: of the server, of PostgreSQL, and of the load.
+    server_cpu_us: int
+    postgres_cpu_us: int
+    load_cpu_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A whole run."""
+    """A whole run, all of whose payments were found, each once."""
 
     figures: Sequence[Figure]
+    #: Ratios of rates: name → one of each round, sorted.
+    ratios: Mapping[str, Sequence[Any]]
     rounds: int
+    seconds: int
     rig: str
-    proof_agrees: bool
     payments: int
 
     def document(self) -> dict[str, Any]:
@@ -89,158 +134,116 @@ class Result:
         return {
             "rig": self.rig,
             "rounds": self.rounds,
+            "seconds": self.seconds,
             "payments": self.payments,
-            "proof_agrees": self.proof_agrees,
-            "figures": [
+            "proof_agrees": True,
+            "contenders": [
                 {name: getattr(figure, name) for name in Figure.__dataclass_fields__} for figure in self.figures
             ],
+            "ratios": {name: round(statistics.median(each), 3) for name, each in self.ratios.items()},
+            "ratios_spread": {name: [round(each[0], 3), round(each[-1], 3)] for name, each in self.ratios.items()},
         }
 
 
-def bench_authorize(open_server: OpenServer, rounds: int, seconds: int, tell: Callable[[str], None]) -> Result:
-    """Measure in alternating rounds on a system of its own, then prove that every side agrees."""
-    with bench_system(open_server, tell) as (settings, target):
-        turns: dict[tuple[str, int], list[Turn]] = {(name, in_flight): [] for name, in_flight, _ in CONTENDERS}
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load:
-            for name, in_flight, _ in CONTENDERS:
-                load.submit(run_turn, target, name, in_flight, 1).result()  # warms up; not counted
-            for number in range(1, rounds + 1):
-                for name, in_flight, _ in CONTENDERS:
-                    turn = load.submit(run_turn, target, name, in_flight, seconds).result()
-                    turns[name, in_flight].append(turn)
-                    tell(f"round {number}/{rounds}  {name:<9} {in_flight:>3} in flight  {turn.per_second:>7}/s")
+def run_scenario(scenario: Scenario, open_server: OpenServer, rounds: int, seconds: int, tell: Tell) -> Result:
+    """Measure in alternating rounds on a system of its own, then prove that every side agrees.
+
+    Raises CodebankError where a payment was lost, doubled or refused.
+    """
+    with ExitStack() as stack:
+        rig = stack.enter_context(open_rig(open_server, tell))
+        single = rig
+        if any(one.one_by_one for one in scenario.contenders):
+            single = stack.enter_context(rig.another(batch_size_max=1))
+        load = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+        measured: dict[tuple[str, int], list[Measured]] = {(one.name, one.callers): [] for one in scenario.contenders}
+        warm = [_measure(one, single if one.one_by_one else rig, load, 1) for one in scenario.contenders]
+        for number in range(1, rounds + 1):
+            for one in scenario.contenders:
+                found = _measure(one, single if one.one_by_one else rig, load, seconds)
+                measured[one.name, one.callers].append(found)
+                tell(f"round {number}/{rounds}  {one.name:<11} {one.callers:>3}  {found.turn.per_second:>7}/s")
         tell("proving")
-        proof = asyncio.run(prove_once(settings))
-        payments = next(check.compared for check in proof.checks if check.name == "moved")
-    return Result([_figure(turns, *one) for one in CONTENDERS], rounds, rig(), proof.agrees, payments)
+        paying = [one for one in scenario.contenders if one.pays]
+        payments = sum(found.turn.items for one, found in zip(scenario.contenders, warm, strict=True) if one.pays)
+        payments += sum(found.turn.items for one in paying for found in measured[one.name, one.callers])
+        asyncio.run(require_each_once(rig.settings, payments))
+    figures = [_figure(one, measured[one.name, one.callers]) for one in scenario.contenders]
+    return Result(figures, dict(_ratios(scenario, measured)), rounds, seconds, describe_machine(), payments)
 
 
-def _figure(turns: dict[tuple[str, int], list[Turn]], name: str, in_flight: int, measure: str) -> Figure:
-    mine = turns[name, in_flight]
-    rates = [turn.per_second for turn in mine]
-    ratio = 0
-    if measure:
-        against = turns[measure, in_flight if measure == "echo" else 1]
-        ratios = [left.per_second * 100 // right.per_second for left, right in zip(mine, against, strict=True)]
-        ratio = round(statistics.median(ratios))
-    calls = sorted(call for turn in mine for call in turn.call_microseconds)
+def _measure(contender: Contender, rig: Rig, load: ProcessPoolExecutor, seconds: int) -> Measured:
+    before = rig.spent_microseconds()
+    turn = load.submit(contender.load, rig.target, seconds).result()
+    server, postgres = (after - one for one, after in zip(before, rig.spent_microseconds(), strict=True))
+    return Measured(turn, server, postgres)
+
+
+async def require_each_once(settings: Settings, payments: int) -> None:
+    """Compare every side, and the payments that were answered with those that are there.
+
+    Raises CodebankError where they differ: what loses or doubles a payment has no figure.
+    """
+    async with connected(settings.database_url("bank"), role="bench") as connection:
+        row = await connection.fetchrow("select count(*), count(distinct idempotency_key) from payment")
+    found, keys = row or (0, 0)
+    if (found, keys) != (payments, payments):
+        raise CodebankError(
+            Code.INTERNAL, f"{payments} payments were answered, {found} are there with {keys} keys: no figures"
+        )
+    if not (await prove_once(settings)).agrees:
+        raise CodebankError(Code.INTERNAL, "the sides do not agree: no figures")
+
+
+def _figure(contender: Contender, measured: Sequence[Measured]) -> Figure:
+    rates = [one.turn.per_second for one in measured]
+    calls = sorted(call for one in measured for call in one.turn.call_microseconds)
+
+    def each(spent: Callable[[Measured], int]) -> int:
+        return round(statistics.median(spent(one) / max(1, one.turn.items) for one in measured))
+
     return Figure(
-        name,
-        in_flight,
+        contender.name,
+        contender.callers,
         round(statistics.median(rates)),
         min(rates),
         max(rates),
-        _milliseconds(calls, 50),
-        _milliseconds(calls, 99),
-        ratio,
+        milliseconds(calls, 50),
+        milliseconds(calls, 99),
+        each(lambda one: one.server_microseconds),
+        each(lambda one: one.postgres_microseconds),
+        each(lambda one: one.turn.load_microseconds),
     )
 
 
-def _milliseconds(calls: Sequence[int], percent: int) -> str:
-    if not calls:
-        return ""
-    microseconds = calls[min(len(calls) - 1, len(calls) * percent // 100)]
-    return f"{microseconds // 1000}.{microseconds % 1000 // 100}"
+def milliseconds(calls: Sequence[int], percent: int) -> Any:
+    """Give a percentile of sorted microseconds, in milliseconds."""
+    return round(calls[min(len(calls) - 1, len(calls) * percent // 100)] / 1000, 2) if calls else 0
+
+
+def _ratios(
+    scenario: Scenario, measured: Mapping[tuple[str, int], Sequence[Measured]]
+) -> Iterator[tuple[str, Sequence[Any]]]:
+    for name, (mine, against) in scenario.ratios.items():
+        pairs = zip(measured[mine], measured[against], strict=True)
+        yield name, sorted(left.turn.per_second / max(1, right.turn.per_second) for left, right in pairs)
 
 
 def table_of(result: Result) -> str:
     """Write a run as a table."""
     lines = [
-        f"{result.rig}; {result.rounds} alternating rounds, medians (least–most)",
+        f"{result.rig}; {result.rounds} alternating rounds of {result.seconds} s, medians (least–most)",
         "",
-        f"{'contender':<10} {'in flight':>9} {'per second':>11} {'least–most':>16} {'p50 ms':>7} {'p99 ms':>7}  ratio",
+        f"{'contender':<12} {'callers':>7} {'per second':>10} {'least–most':>15} {'p50 ms':>7} {'p99 ms':>7}"
+        f" {'server µs':>9} {'postgres µs':>11} {'load µs':>7}",
     ]
-    for figure in result.figures:
-        spread = f"{figure.per_second_min}–{figure.per_second_max}"
-        measure = next(m for name, n, m in CONTENDERS if (name, n) == (figure.contender, figure.in_flight))
-        ratio = f"{figure.ratio_percent} % of {measure}" if measure else ""
+    for one in result.figures:
+        spread = f"{one.requests_per_second_min}–{one.requests_per_second_max}"
         lines.append(
-            f"{figure.contender:<10} {figure.in_flight:>9} {figure.per_second_median:>11} {spread:>16}"
-            f" {figure.call_milliseconds_p50:>7} {figure.call_milliseconds_p99:>7}  {ratio}"
+            f"{one.name:<12} {one.callers:>7} {one.requests_per_second:>10} {spread:>15} {one.p50_ms:>7}"
+            f" {one.p99_ms:>7} {one.server_cpu_us:>9} {one.postgres_cpu_us:>11} {one.load_cpu_us:>7}"
         )
-    word = "all sides agree" if result.proof_agrees else "THE SIDES DO NOT AGREE"
-    return "\n".join([*lines, "", f"proof after {result.payments} payments: {word}"])
-
-
-def rig() -> str:
-    """Say what is measured on."""
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    return f"{machine}, Python {platform.python_version()}, fsync on"
-
-
-@contextmanager
-def bench_system(open_server: OpenServer, tell: Callable[[str], None]) -> Iterator[tuple[Settings, Target]]:
-    """Give a bank on a durable database of its own, and how it is loaded."""
-    folder = Path(tempfile.mkdtemp(prefix="codebank-bench-"))
-    folder.chmod(0o711)
-    settings = replace(
-        Settings(state=folder),
-        vault_key=secrets.token_hex(32),
-        merchant_key=secrets.token_hex(16),
-        bank_port=some_port(),
-        bank_health_port=some_port(),
-    )
-    try:
-        tell("starting PostgreSQL and the bank")
-        with open_server(folder / "postgres") as admin_dsn:
-            cards = asyncio.run(_prepare(admin_dsn, settings))
-            with serving(settings):
-                address = f"127.0.0.1:{settings.bank_port}"
-                yield settings, Target(address, settings.merchant_key, settings.database_url("bank"), cards)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def serving(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Serve the bank of a bench as a process of its own."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "codebank.lab.benchserver", *arguments], env={**os.environ, **settings.environment()}
-    )
-    try:
-        asyncio.run(_until_ready(settings, server))
-        yield server
-    finally:
-        server.terminate()
-        server.wait()
-
-
-async def _prepare(admin_dsn: str, settings: Settings) -> list[tuple[str, str, int, int]]:
-    await prepare_databases(admin_dsn, list(DATABASES), READER_ROLE)
-    for database in DATABASES:
-        connection = await connect(settings.database_url(database))
-        await migrate(connection, database)
-        await connection.close()
-    bank = await connect(settings.database_url("bank"))
-    vault, now, cards = Vault(settings.vault_key), utc_now(), []
-    await seed_bank(bank, vault, settings.merchant_key)
-    async with bank.transaction():
-        await bank.execute("delete from card")  # only the accounts of this bench are charged
-        for number in range(_ACCOUNTS):
-            opens = OpenAccount(
-                account_id=new_id(),
-                holder_name=f"Bench {number}",
-                currency=_LIMIT.currency,
-                limit_minor=_LIMIT.amount_minor,
-            )
-            digits, year, month = with_check_digit(f"40000030{number:07d}"), now.year + 5, 12
-            await carry_out(bank, [issuing(vault, Plastic(digits, (year, month)), opens.account_id, opens=opens)])
-            cards.append((digits, vault.cvv(digits, year, month), year, month))
-    await bank.close()
-    return cards
-
-
-async def _until_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not await is_ready("127.0.0.1", settings.bank_health_port):
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise CodebankError(Code.UNAVAILABLE, "the bank of the bench did not start")
-        await asyncio.sleep(0.05)
-
-
-def some_port() -> int:
-    """Give a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    lines.append("")
+    for name, each in result.ratios.items():
+        lines.append(f"{name:<22} {statistics.median(each):.2f} ({each[0]:.2f}–{each[-1]:.2f})")
+    return "\n".join([*lines, "", f"proof after {result.payments} payments: all sides agree"])

@@ -1,4 +1,8 @@
-"""The load of `bench`, in a process of its own: callers that keep a number of calls in flight (closed loop)."""
+"""The loads of `bench`, in a process of their own: what they send is made before the clock starts.
+
+Closed loop: so many calls are kept under way. Open loop: calls begin at their time, whether or not earlier ones were
+answered, as buyers do; a call that had to wait for its turn is late from when it should have begun.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,35 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-import grpc
 import uvloop
 
 from codebank.bank.deciding import Deciding, Known
 from codebank.bank.operation import Authorize, Key
 from codebank.bank.state import CardPlace
-from codebank.bank.store.reading import read_accounts, read_at_once, read_merchants
+from codebank.bank.store.reading import read_accounts, read_merchants
 from codebank.bank.store.writing import write
 from codebank.bank.test_cards import DEMO_MERCHANT
-from codebank.lab.benchserver import ECHO, ECHO_STREAM
+from codebank.errors import Code, CodebankError
+from codebank.lab.http2 import Connection
 from codebank.runtime.postgres.pool import connect
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import new_id, utc_now
 
 BATCH: Final = 100
-_BANK: Final = "/codebank.v1.Bank/Authorize"
-_BANK_STREAM: Final = "/codebank.v1.Bank/AuthorizeStream"
+BANK: Final = "/codebank.v1.Bank/Authorize"
+BANK_STREAM: Final = "/codebank.v1.Bank/AuthorizeStream"
 #: Messages of a stream under way at once.
-_STREAM_DEPTH: Final = 4
+STREAM_DEPTH: Final = 4
+#: Stands where a request's key comes; keys are as long.
+_KEY_PLACE: Final = b"bench-0000000000000000-000000000"
+_CALL_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ class Target:
     bank_dsn: str
     #: Number, CVV, expiry year and month.
     cards: Sequence[tuple[str, str, int, int]]
+    #: Several where processes share the port: the kernel spreads connections, not calls.
+    connections: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,95 +59,200 @@ class Turn:
     """What one turn reached."""
 
     items: int
-    milliseconds: int
-    #: Microseconds of single calls, sorted; empty where calls carry many items.
+    microseconds: int
+    #: Microseconds of single calls; of the messages of a stream.
     call_microseconds: Sequence[int]
+    #: Processor time of the load itself.
+    load_microseconds: int = 0
 
     @property
     def per_second(self) -> int:
         """Items in a second."""
-        return self.items * 1000 // max(1, self.milliseconds)
+        return self.items * 1_000_000 // max(1, self.microseconds)
 
 
-def run_turn(target: Target, contender: str, in_flight: int, seconds: int) -> Turn:
-    """Load one contender for a while. Called in the load's own process."""
-    work = {"authorize": _unary, "echo": _unary, "stream": _stream, "echo stream": _stream, "sql": _sql}[contender]
-    return uvloop.run(work(target, contender, in_flight, seconds))
+def closed_loop(target: Target, seconds: int, path: str, callers: int) -> Turn:
+    """Keep so many calls under way."""
+    return _timed(_Calls(target, path).keep_under_way(callers, seconds))
 
 
-def _requests(target: Target) -> Iterator[pb.AuthorizeRequest]:
-    prefix = f"bench-{new_id().hex[-12:]}"
-    cards = [
-        pb.CardData(number=number, cvv=cvv, expiry_year=year, expiry_month=month)
-        for number, cvv, year, month in target.cards
-    ]
+def open_loop(target: Target, seconds: int, path: str, per_second: int) -> Turn:
+    """Begin so many calls a second, each at its time."""
+    return _timed(_Calls(target, path).begin_at_their_times(per_second, seconds))
 
-    def make(number: int) -> pb.AuthorizeRequest:
-        return pb.AuthorizeRequest(
-            card_data=cards[random.randrange(len(cards))],  # noqa: S311 (a load, not a secret)
+
+def stream(target: Target, seconds: int, path: str) -> Turn:
+    """Keep four messages of a hundred charges each under way on one stream."""
+    return _timed(_Stream(target, path).run(seconds))
+
+
+def _timed(load: Coroutine[Any, Any, Turn]) -> Turn:
+    began = time.process_time_ns()
+    turn = uvloop.run(load)
+    cost = (time.process_time_ns() - began) // 1000
+    return Turn(turn.items, turn.microseconds, turn.call_microseconds, cost)
+
+
+def _requests(target: Target) -> Iterator[bytes]:
+    """Write requests: all is encoded beforehand but the key, which is new each time and always as long."""
+    halves = []
+    for number, cvv, year, month in target.cards:
+        request = pb.AuthorizeRequest(
+            card_data=pb.CardData(number=number, cvv=cvv, expiry_year=year, expiry_month=month),
             amount=pb.Money(amount_minor=100, currency="BRL"),
             description="Bench",
-            idempotency_key=f"{prefix}-{number}",
+            idempotency_key=_KEY_PLACE.decode(),
         )
+        before, _, after = request.SerializeToString().partition(_KEY_PLACE)
+        halves.append((before, after))
+    prefix = f"bench-{new_id().hex[-16:]}-".encode()
+    for serial in itertools.count():
+        before, after = halves[random.randrange(len(halves))]  # noqa: S311 (a load, not a secret)
+        yield b"%b%b%09d%b" % (before, prefix, serial, after)
 
-    return map(make, itertools.count())
+
+@dataclass
+class _Load:
+    """What loads have in common: their connections, and how they end."""
+
+    target: Target
+    path: str
+    _connections: list[Connection] = field(default_factory=list)
+    _taken: list[int] = field(default_factory=list)
+
+    async def _open(self, take: Callable[[int, int, bytes | None], None]) -> None:
+        """Open the connections; `take` gets the number of the one, the call and the answer."""
+        loop = asyncio.get_running_loop()
+        self._requests = _requests(self.target)
+        self._finished: asyncio.Future[None] = loop.create_future()
+        host, _, port = self.target.address.rpartition(":")
+        metadata = (("authorization", f"Bearer {self.target.merchant_key}"), ("grpc-timeout", f"{_CALL_SECONDS}S"))
+        for number in range(self.target.connections):
+            make = partial(Connection, self.target.address, self.path, metadata, partial(take, number), self._fail)
+            try:
+                _, connection = await loop.create_connection(make, host, int(port))
+            except OSError as error:
+                raise CodebankError(Code.UNAVAILABLE, f"nobody answers at {self.target.address}: {error}") from None
+            self._connections.append(connection)
+
+    def _fail(self, error: CodebankError) -> None:
+        if not self._finished.done():
+            self._finished.set_exception(error)
+
+    def _finish(self) -> None:
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    async def _end(self, began: int, items_each: int = 1) -> Turn:
+        """Wait until everything is answered."""
+        try:
+            await self._finished
+        finally:
+            for connection in self._connections:
+                connection.close()
+        elapsed = (time.perf_counter_ns() - began) // 1000
+        return Turn(len(self._taken) * items_each, elapsed, sorted(self._taken))
 
 
-async def _unary(target: Target, contender: str, in_flight: int, seconds: int) -> Turn:
-    metadata = (("authorization", f"Bearer {target.merchant_key}"),)
-    requests = _requests(target)
-    taken: list[int] = []
-    async with grpc.aio.insecure_channel(target.address) as channel:
-        call = channel.unary_unary(
-            _BANK if contender == "authorize" else ECHO,
-            request_serializer=pb.AuthorizeRequest.SerializeToString,
-            response_deserializer=pb.AuthorizeResponse.FromString,
-        )
-        await channel.channel_ready()
+@dataclass
+class _Calls(_Load):
+    """Calls of one charge each."""
+
+    #: Connection and stream → when the call began, or should have.
+    _began: dict[tuple[int, int], int] = field(default_factory=dict)
+    #: Until when an answer is followed by the next call.
+    _until: int = 0
+    #: Calls whose time has not come.
+    _to_come: int = 0
+
+    async def keep_under_way(self, callers: int, seconds: int) -> Turn:
+        await self._open(self._take)
         began = time.perf_counter_ns()
-        until = began + seconds * 10**9
+        self._until = began + seconds * 10**9
+        for number in range(callers):
+            self._begin(number % len(self._connections), began)
+        return await self._end(began)
 
-        async def caller() -> None:
-            while (at := time.perf_counter_ns()) < until:
-                answer = await call(next(requests), metadata=metadata, timeout=30)
-                assert answer.payment.status == pb.PAYMENT_STATUS_APPROVED
-                taken.append((time.perf_counter_ns() - at) // 1000)
+    async def begin_at_their_times(self, per_second: int, seconds: int) -> Turn:
+        await self._open(self._take)
+        loop, began = asyncio.get_running_loop(), time.perf_counter_ns()
+        at, self._to_come = loop.time(), per_second * seconds
+        for number in range(self._to_come):
+            should_begin = began + number * 10**9 // per_second
+            loop.call_at(at + number / per_second, self._begin_now, number % len(self._connections), should_begin)
+        return await self._end(began)
 
-        await asyncio.gather(*(caller() for _ in range(in_flight)))
-        elapsed = (time.perf_counter_ns() - began) // 10**6
-    return Turn(len(taken), elapsed, sorted(taken))
+    def _begin_now(self, connection: int, should_begin: int) -> None:
+        self._to_come -= 1
+        self._begin(connection, should_begin)
+
+    def _begin(self, connection: int, should_begin: int) -> None:
+        self._began[connection, self._connections[connection].call(next(self._requests))] = should_begin
+
+    def _take(self, connection: int, call: int, answer: bytes | None) -> None:
+        assert answer is not None
+        if pb.AuthorizeResponse.FromString(answer).payment.status != pb.PAYMENT_STATUS_APPROVED:
+            self._fail(_refused())
+        now = time.perf_counter_ns()
+        self._taken.append((now - self._began.pop((connection, call))) // 1000)
+        if now < self._until:
+            self._begin(connection, now)
+        elif not self._began and not self._to_come:
+            self._finish()
 
 
-async def _stream(target: Target, contender: str, in_flight: int, seconds: int) -> Turn:
-    metadata = (("authorization", f"Bearer {target.merchant_key}"),)
-    requests = _requests(target)
-    places = asyncio.Semaphore(_STREAM_DEPTH)
-    items = 0
-    async with grpc.aio.insecure_channel(target.address) as channel:
-        call = channel.stream_stream(
-            _BANK_STREAM if contender == "stream" else ECHO_STREAM,
-            request_serializer=pb.AuthorizeStreamRequest.SerializeToString,
-            response_deserializer=pb.AuthorizeStreamResponse.FromString,
-        )
-        await channel.channel_ready()
+@dataclass
+class _Stream(_Load):
+    """One stream of messages of many charges each."""
+
+    _sent: deque[int] = field(default_factory=deque)
+
+    async def run(self, seconds: int) -> Turn:
+        await self._open(self._take)
         began = time.perf_counter_ns()
-        until = began + seconds * 10**9
+        self._until = began + seconds * 10**9
+        self._call = self._connections[0].open_stream()
+        for _ in range(STREAM_DEPTH):
+            self._send(began)
+        return await self._end(began, BATCH)
 
-        async def messages() -> AsyncIterator[pb.AuthorizeStreamRequest]:
-            while time.perf_counter_ns() < until:
-                await places.acquire()
-                yield pb.AuthorizeStreamRequest(requests=itertools.islice(requests, BATCH))
+    def _send(self, now: int) -> None:
+        # Field 1 of AuthorizeStreamRequest, as often as there are charges.
+        charges = itertools.islice(self._requests, BATCH)
+        self._connections[0].send(self._call, b"".join(b"\x0a" + _varint(len(one)) + one for one in charges))
+        self._sent.append(now)
 
-        async for answer in call(messages(), metadata=metadata):
-            assert all(one.response.payment.status == pb.PAYMENT_STATUS_APPROVED for one in answer.results)
-            items += len(answer.results)
-            places.release()
-        elapsed = (time.perf_counter_ns() - began) // 10**6
-    return Turn(items, elapsed, ())
+    def _take(self, _connection: int, _call: int, answer: bytes | None) -> None:
+        if answer is None:
+            self._finish()
+            return
+        results = pb.AuthorizeStreamResponse.FromString(answer).results
+        if any(one.response.payment.status != pb.PAYMENT_STATUS_APPROVED for one in results):
+            self._fail(_refused())
+        now = time.perf_counter_ns()
+        # Answers may come in another order; on the whole that makes no difference.
+        self._taken.append((now - self._sent.popleft()) // 1000)
+        if now < self._until:
+            self._send(now)
+        elif not self._sent:
+            self._connections[0].end_stream(self._call)
 
 
-async def _sql(target: Target, _contender: str, _in_flight: int, seconds: int) -> Turn:
+def _refused() -> CodebankError:
+    return CodebankError(Code.FAILED_PRECONDITION, "a payment of the load was not approved")
+
+
+def _varint(number: int) -> bytes:
+    """Write a length as protocol buffers do; those of charges have one byte or two."""
+    return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+
+
+def sql(target: Target, seconds: int) -> Turn:
     """Write the same rows with the same statement, without gRPC, and decided before the clock starts."""
+    return _timed(_sql(target, seconds))
+
+
+async def _sql(target: Target, seconds: int) -> Turn:
     connection: Any = await connect(target.bank_dsn, role="bench")
     rows = await connection.fetch("select card_id, account_id, token from card")
     places: dict[bytes | str | UUID, CardPlace] = {
@@ -146,22 +262,18 @@ async def _sql(target: Target, _contender: str, _in_flight: int, seconds: int) -
     merchants = await read_merchants(connection, [DEMO_MERCHANT])
     everything = [place.account_id for place in places.values()], [place.card_id for place in places.values()]
     accounts, cards = await read_accounts(connection, *everything)
-    items = milliseconds = 0
-    while milliseconds < seconds * 1000:
+    microseconds, taken = 0, []
+    while microseconds < seconds * 1_000_000:
         # What Python decides and builds is left out of the time; what PostgreSQL is sent is the same.
-        batch = [_charge(tokens[random.randrange(len(tokens))]) for _ in range(BATCH)]  # noqa: S311 (a load)
         deciding = Deciding(Known(places, merchants, accounts, cards), utc_now(), new_id)
-        for operation in batch:
-            deciding.answer(operation)
-        touched = list(deciding.writes.accounts)
-        names = [(operation.key.caller_id, operation.key.name) for operation in batch if operation.key]
+        for _ in range(BATCH):
+            deciding.answer(_charge(tokens[random.randrange(len(tokens))]))  # noqa: S311 (a load)
         began = time.perf_counter_ns()
-        await read_at_once(connection, touched, everything[1], names)
         await write(connection, deciding.writes)
-        milliseconds += (time.perf_counter_ns() - began) // 10**6
-        items += BATCH
+        taken.append((time.perf_counter_ns() - began) // 1000)
+        microseconds += taken[-1]
     await connection.close()
-    return Turn(items, milliseconds, ())
+    return Turn(len(taken) * BATCH, microseconds, sorted(taken))
 
 
 def _charge(token: str) -> Authorize:

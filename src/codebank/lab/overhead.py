@@ -6,17 +6,16 @@ busy machine, so both are given.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, Final
 
-from codebank.lab.bench import OpenServer, bench_system, rig, serving, some_port
-from codebank.lab.load import run_turn
+from codebank.lab.load import BANK, closed_loop
+from codebank.lab.processor import own_microseconds
+from codebank.lab.rig import OpenServer, Rig, describe_machine, open_rig
 
 _COUNTING: Final = "counting"
 _SILENT: Final = "silent"
@@ -56,35 +55,26 @@ def bench_metrics(
     """Measure in alternating rounds on a system of its own. Works on Linux."""
     rates: dict[str, list[int]] = {_COUNTING: [], _SILENT: []}
     costs: dict[str, list[int]] = {_COUNTING: [], _SILENT: []}
-    with bench_system(open_server, tell) as (settings, target):
-        # Both beside the bench's own bank, so that the two are alike but for one thing.
-        loud, quiet = (replace(settings, bank_port=some_port(), bank_health_port=some_port()) for _ in rates)
-        with serving(loud) as one, serving(quiet, _SILENT) as other:
-            servers = {_COUNTING: (one.pid, loud.bank_port), _SILENT: (other.pid, quiet.bank_port)}
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load:
-
-                def turn(name: str, length_seconds: int) -> tuple[int, int]:
-                    pid, port = servers[name]
-                    there, before = replace(target, address=f"127.0.0.1:{port}"), _microseconds(pid)
-                    done = load.submit(run_turn, there, "authorize", in_flight, length_seconds).result()
-                    return done.per_second, (_microseconds(pid) - before) // max(1, done.items)
-
-                for name in rates:
-                    turn(name, 2)  # warms up; not counted
-                for number in range(1, rounds + 1):
-                    # Who goes first changes, so that nobody always comes after the other.
-                    for name in sorted(rates, reverse=number % 2 == 0):
-                        rate, cost = turn(name, seconds)
-                        rates[name].append(rate)
-                        costs[name].append(cost)
-                        tell(f"round {number}/{rounds}  {name:<9} {rate:>6}/s  {cost:>5} µs of the server each")
-    return Overhead(in_flight, rig(), rates, costs)
+    # Both beside the bench's own bank, so that the two are alike but for one thing.
+    with open_rig(open_server, tell) as rig, rig.another() as loud, rig.another(_SILENT) as quiet:
+        servers = {_COUNTING: loud, _SILENT: quiet}
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load:
+            for server in servers.values():
+                _turn(server, load, in_flight, 2)  # warms up; not counted
+            for number in range(1, rounds + 1):
+                # Who goes first changes, so that nobody always comes after the other.
+                for name in sorted(rates, reverse=number % 2 == 0):
+                    rate, cost = _turn(servers[name], load, in_flight, seconds)
+                    rates[name].append(rate)
+                    costs[name].append(cost)
+                    tell(f"round {number}/{rounds}  {name:<9} {rate:>6}/s  {cost:>5} µs of the server each")
+    return Overhead(in_flight, describe_machine(), rates, costs)
 
 
-def _microseconds(pid: int) -> int:
-    """Give the time that a process has spent, its own and the kernel's for it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1_000_000 // os.sysconf("SC_CLK_TCK")
+def _turn(server: Rig, load: ProcessPoolExecutor, in_flight: int, seconds: int) -> tuple[int, int]:
+    before = own_microseconds(server.bank_pid)
+    done = load.submit(closed_loop, server.target, seconds, BANK, in_flight).result()
+    return done.per_second, (own_microseconds(server.bank_pid) - before) // max(1, done.items)
 
 
 def table_of(result: Overhead) -> str:
