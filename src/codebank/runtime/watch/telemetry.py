@@ -11,24 +11,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
-    disable_created_metrics,
     generate_latest,
 )
 
 from codebank.runtime.watch.metrics import Metric
+from codebank.runtime.watch.tallies import Spread, Tallies, Tally
 from codebank.runtime.watch.tracing import OFF, Tracer, current, trace_id_of
 
-Kind = TypeVar("Kind", Counter, Gauge, Histogram)
-Metered = Counter | Gauge | Histogram
+Kind = TypeVar("Kind", Tally, Gauge, Spread)
 #: An event loop that did not turn for so long is taken for dead.
 _LIVE_SECONDS: Final = 15
 
@@ -61,42 +58,42 @@ class Telemetry:
     """The metrics and the health of one process."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
-        # When a counter began is nothing that anybody asks for, and would double what a scrape carries.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.ready = Readiness()
         #: Whether it could ever be used: what ends it before is an error of its start.
         self.has_served = False
         self.tracer: Tracer = OFF
         self._beat_at: float | None = None
-        self._bound: dict[tuple[str, ...], Metered] = {}
-        self._made: dict[str, Metered] = {}
+        self._bound: dict[tuple[str, ...], Tally | Gauge | Spread] = {}
+        self._made: dict[str, Tallies | Gauge] = {}
         for metric in metrics:
-            self._made[metric.name] = made = _make(metric, self.registry)
-            for labels in metric.starts:
-                made.labels(*labels)
+            if metric.kind is Gauge:
+                self._made[metric.name] = Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+            else:
+                self._made[metric.name] = tallies = Tallies(metric)
+                self.registry.register(tallies)
         ProcessCollector(registry=self.registry)
 
-    def counter(self, name: str, *labels: str) -> Counter:
+    def counter(self, name: str, *labels: str) -> Tally:
         """Give a counter, bound to its labels."""
-        return self._bind(Counter, name, labels)
+        return self._bind(Tally, name, labels)
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """Give a gauge, bound to its labels."""
         return self._bind(Gauge, name, labels)
 
-    def histogram(self, name: str, *labels: str) -> Histogram:
+    def histogram(self, name: str, *labels: str) -> Spread:
         """Give a histogram, bound to its labels."""
-        return self._bind(Histogram, name, labels)
+        return self._bind(Spread, name, labels)
 
     def _bind(self, kind: type[Kind], name: str, labels: tuple[str, ...]) -> Kind:
-        # Bound once: binding costs three times what counting does.
         bound = self._bound.get((name, *labels))
         if bound is None:
-            bound = self._made[name].labels(*labels) if labels else self._made[name]
+            made = self._made[name]
+            bound = made if isinstance(made, Gauge) and not labels else made.labels(*labels)
+            assert isinstance(bound, kind)
             self._bound[(name, *labels)] = bound
-        assert isinstance(bound, kind)
-        return bound
+        return cast("Kind", bound)
 
     def beat(self) -> None:
         """Say that the event loop turns."""
@@ -106,12 +103,6 @@ class Telemetry:
     def is_live(self) -> bool:
         """Tell whether the event loop turned lately, or has not begun."""
         return self._beat_at is None or time.monotonic() - self._beat_at < _LIVE_SECONDS
-
-
-def _make(metric: Metric, registry: CollectorRegistry) -> Metered:
-    if metric.kind is Histogram:
-        return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
-    return metric.kind(metric.name, metric.help, metric.labels, registry=registry)
 
 
 @dataclass
