@@ -31,34 +31,41 @@ _CARD_STATUS: Final[Mapping[str, Any]] = {
 
 def authorize_response(answer: PaymentAnswer) -> pb.AuthorizeResponse:
     """Write the answer to a charge."""
-    payment = payment_message(answer.payment, answer.key_name)
+    response = pb.AuthorizeResponse(replayed=answer.replayed)
+    _fill(response.payment, answer.payment, answer.key_name)
     if not answer.is_stored:
-        payment.ClearField("payment_id")
-    return pb.AuthorizeResponse(payment=payment, replayed=answer.replayed)
+        response.payment.ClearField("payment_id")
+    return response
 
 
 def payment_message(payment: PaymentState, key: str) -> pb.Payment:
     """Write a payment."""
+    message = pb.Payment()
+    _fill(message, payment, key)
+    return message
+
+
+def _fill(message: pb.Payment, payment: PaymentState, key: str) -> None:
+    """Write a payment in its place, field by field: messages made by name and copied in cost four times as much."""
     code = payment.decline_code
-    return pb.Payment(
-        payment_id=str(payment.payment_id),
-        # What a newer release wrote has no number here: callers take it for unknown and ask again.
-        status=_STATUS.get(payment.status, pb.PAYMENT_STATUS_UNSPECIFIED),
-        decline_code=_DECLINE.get(code or "", pb.DECLINE_CODE_UNSPECIFIED),
-        advice=_ADVICE[advice_of(code)] if code else pb.ADVICE_UNSPECIFIED,
-        response_code=response_code_of(code),
-        amount=pb.Money(amount_minor=payment.amount_minor, currency=payment.currency),
-        refunded=pb.Money(amount_minor=payment.refunded_minor, currency=payment.currency),
-        card_masked=payment.card_masked,
-        card_brand=payment.card_brand,
-        description=payment.description,
-        parcelas=payment.parcelas,
-        idempotency_key=key,
-        created_at=_timestamp(payment.created_at),
-        updated_at=_timestamp(payment.updated_at),
-        captured=pb.Money(amount_minor=payment.captured_minor, currency=payment.currency),
-        version=payment.version,
-    )
+    message.payment_id = str(payment.payment_id)
+    # What a newer release wrote has no number here: callers take it for unknown and ask again.
+    message.status = _STATUS.get(payment.status, pb.PAYMENT_STATUS_UNSPECIFIED)
+    if code:
+        message.decline_code = _DECLINE.get(code, pb.DECLINE_CODE_UNSPECIFIED)
+        message.advice = _ADVICE[advice_of(code)]
+    message.response_code = response_code_of(code)
+    _fill_money(message.amount, payment.amount_minor, payment.currency)
+    _fill_money(message.refunded, payment.refunded_minor, payment.currency)
+    _fill_money(message.captured, payment.captured_minor, payment.currency)
+    message.card_masked = payment.card_masked
+    message.card_brand = payment.card_brand
+    message.description = payment.description
+    message.parcelas = payment.parcelas
+    message.idempotency_key = key
+    _fill_time(message.created_at, payment.created_at)
+    _fill_time(message.updated_at, payment.updated_at)
+    message.version = payment.version
 
 
 def cancel_response(answer: CancelAnswer) -> pb.CancelResponse:
@@ -85,7 +92,13 @@ def card_message(view: CardAnswer) -> pb.Card:
     )
 
 
-def _timestamp(at: datetime) -> Timestamp:
+def _fill_money(money: pb.Money, amount_minor: int, currency: str) -> None:
+    money.amount_minor = amount_minor
+    money.currency = currency
+
+
+def _fill_time(timestamp: Timestamp, at: datetime) -> None:
     # By hand: `FromDatetime` costs as much as the rest of the message.
     since = at - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    timestamp.seconds = since.days * 86_400 + since.seconds
+    timestamp.nanos = since.microseconds * 1000

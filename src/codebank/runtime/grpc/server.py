@@ -139,13 +139,15 @@ class _Meter:
         self._seconds = telemetry.histogram("codebank_rpc_seconds", method)
         self._counters: dict[str, Any] = {}
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether spans are recorded."""
+        return self._telemetry.tracer.is_on
+
     @contextlib.contextmanager
     def traced(self, context: Context) -> Iterator[None]:
         """Let a call belong to its caller's trace: whoever may call us may decide what is recorded."""
         tracer = self._telemetry.tracer
-        if not tracer.is_on:
-            yield
-            return
         sent = dict(context.invocation_metadata() or ()).get("traceparent", "")
         parent = sent if isinstance(sent, str) else ""
         with tracer.span(f"answer {self._method}", parent, "server", rpc__system="grpc", rpc__method=self._method):
@@ -167,7 +169,10 @@ def _guarded_unary(function: Callable[[Any, Context], Awaitable[Message]], meter
         try:
             if isinstance(request, Malformed):
                 raise malformed(request)
-            with meter.traced(context):
+            if meter.is_traced:
+                with meter.traced(context):
+                    answer = await function(request, context)
+            else:
                 answer = await function(request, context)
             status = "OK"
             return answer
