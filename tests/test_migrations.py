@@ -250,6 +250,38 @@ async def test_bank_0003_counts_what_the_release_before_writes_without_counting(
     assert tuple(ours) == (2, 3)
 
 
+async def test_bank_0004_counts_a_card_that_is_changed_without_counting(postgres: EmbeddedPostgres) -> None:
+    async with migrated(postgres, "bank", 3) as bank:
+        await add_account(bank)
+        await bank.execute(
+            "insert into card (account_id, card_id, token, fingerprint, number_sealed, masked, brand, expiry_month,"
+            " expiry_year, created_at) values ($1, $2, 't', $3, '', '•••• 0018', 'visa', 12, 2034, $4)",
+            CARDHOLDER,
+            CARD,
+            bytes(32),
+            THEN,
+        )
+
+        await apply(bank, "bank", 4)
+
+        kept = await bank.fetchrow("select version, status from card")
+        await bank.execute("update card set status = 'blocked'")
+        by_hand = await bank.fetchval("select version from account")
+        # As the release before does it: both in one statement.
+        await bank.execute("with c as (update card set status = 'active') update account set sequence = sequence + 1")
+        before = await bank.fetchval("select version from account")
+        await bank.execute("with c as (update card set status = 'lost', version = 9) update account set version = 9")
+        ours = await bank.fetchval("select version from account")
+        await bank.execute("delete from card")
+        gone = await bank.fetchval("select version from account")
+
+    assert kept is not None
+    assert tuple(kept) == (0, "active")
+    assert by_hand == 1
+    assert before == 3
+    assert (ours, gone) == (9, 10)
+
+
 async def test_bank_0003_refuses_rows_that_contradict_themselves(postgres: EmbeddedPostgres) -> None:
     async with migrated(postgres, "bank", 3) as bank:
         await add_account(bank)

@@ -16,7 +16,9 @@ from codebank.bank.deciding import Deciding
 from codebank.bank.door.behaviour import ForcedBehaviour
 from codebank.bank.door.requests import RequestReader
 from codebank.bank.drawing import draw, issuing
-from codebank.bank.executor import Executor, Held, Memory, read_state
+from codebank.bank.executor import Executor, Held
+from codebank.bank.known import read_known
+from codebank.bank.memory import Memory
 from codebank.bank.operation import (
     Authorize,
     BlockCard,
@@ -181,7 +183,7 @@ async def test_what_was_decided_on_something_that_moved_is_not_written(
 ) -> None:
     before, operation = await read_books(books), charging("k", 50_000)
     async with pool.acquire() as connection:
-        deciding = Deciding(await read_state(connection, Memory(), [operation]), utc_now(), new_id)
+        deciding = Deciding(await read_known(connection, Memory(), [operation]), utc_now(), new_id)
         answer = deciding.answer(operation)
         await books.execute(change)
 

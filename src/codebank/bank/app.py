@@ -17,6 +17,7 @@ from codebank.bank.door.api import Bank
 from codebank.bank.door.behaviour import ForcedBehaviour
 from codebank.bank.executor import Executor
 from codebank.bank.vault import Vault
+from codebank.eventlog.waking import Waker
 from codebank.runtime.grpc.server import GrpcHealth, build_server
 from codebank.runtime.grpc.tls import Identity, server_credentials
 from codebank.runtime.postgres.errors import OUTAGES
@@ -32,6 +33,14 @@ log = logging.getLogger(__name__)
 _LOCK_TIMEOUT: Final = "100ms"
 #: A bank that hangs inside a transaction holds its locks no longer than that.
 _IDLE_IN_TRANSACTION_TIMEOUT: Final = "2s"
+#: Everything that the bank asks for is found by an index, one row at a time. A plan that was made while the tables were
+#: empty would read them whole for as long as nobody has counted their rows anew.
+PLANS: Final = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 _WATCH_SECONDS: Final = 1
 #: Whether what is decided could be written now.
 _WRITABLE: Final = "select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off'"
@@ -55,17 +64,20 @@ async def open_bank(
         server_settings={
             "lock_timeout": _LOCK_TIMEOUT,
             "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION_TIMEOUT,
+            **PLANS,
         },
         meter=PoolMeter(telemetry, "bank"),
     )
-    batcher = Batcher(Executor(pool, telemetry), telemetry, settings.batch_size_max, settings.queue_size_max)
+    waker = Waker(settings.database_url("bank"), "bank")
+    executor = Executor(pool, telemetry, on_written=waker.wake)
+    batcher = Batcher(executor, telemetry, settings.batch_size_max, settings.queue_size_max)
     bank = Bank(pool, vault, batcher, telemetry, settings.operator_key, ForcedBehaviour(settings.test_cards))
     server, health = build_server(telemetry, bank_pb2.DESCRIPTOR.services_by_name["Bank"], bank)
     server.add_generic_rpc_handlers(tuple(extra))
     # Plain ones would be refused by nobody: with certificates there is no other door.
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     try:
-        async with background(batcher.run(), batcher.run_aside()):
+        async with background(batcher.run(), batcher.run_aside(), waker.run()):
             await server.start()
             async with background(_keep_saying_whether_it_can_write(pool, telemetry, health)):
                 telemetry.ready.set()

@@ -5,7 +5,7 @@ What a batch changes is gathered as rows to be written, each once, as it is in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -38,8 +38,8 @@ from codebank.events import Event, PaymentState
 class Known:
     """What was read for a batch."""
 
-    places: Mapping[bytes | str | UUID, CardPlace]
-    merchants: Mapping[UUID, Merchant]
+    places: dict[bytes | str | UUID, CardPlace]
+    merchants: dict[UUID, Merchant]
     accounts: dict[UUID, Account] = field(default_factory=dict)
     cards: dict[UUID, Card] = field(default_factory=dict)
     payments: dict[UUID, PaymentState] = field(default_factory=dict)
@@ -75,6 +75,15 @@ class Writes:
     def is_empty(self) -> bool:
         """Whether nothing changes."""
         return not (self.keys or self.accounts or self.new_accounts or self.cancelled)
+
+    def bears_out(self, operations: Iterable[Operation], results: Iterable[object]) -> bool:
+        """Whether the write tells if what every one of them was decided on is so: its account, and its key unused."""
+        return all(
+            not isinstance(result, CodebankError)
+            and operation.key is not None
+            and (operation.key.caller_id, operation.key.name) in self.keys
+            for operation, result in zip(operations, results, strict=True)
+        ) and all(key.account_id in self.accounts for key in self.keys.values())
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 
 from codebank.bank.drawing import Plastic, issuing
-from codebank.bank.executor import Memory, attempt
+from codebank.bank.executor import carry_out_within
 from codebank.bank.operation import OpenAccount, Operation
 from codebank.bank.store.merchants import add_merchant, close_account
 from codebank.bank.store.reading import has_fingerprint
@@ -51,7 +51,7 @@ async def seed_bank(connection: asyncpg.Connection, vault: Vault, merchant_key: 
 
 async def carry_out(connection: Connection, operations: Sequence[Operation]) -> None:
     """Carry out operations that must not be refused, within the caller's transaction."""
-    for answer in await attempt(connection, Memory(), operations) if operations else ():
+    for answer in await carry_out_within(connection, operations) if operations else ():
         if isinstance(answer, CodebankError):
             raise answer
 

@@ -16,6 +16,7 @@ import asyncpg
 from codebank.bank.deciding import Writes
 from codebank.bank.ledger.entry import Entry
 from codebank.bank.operation import NewCard
+from codebank.events import Event
 from codebank.runtime.postgres.pool import Connection
 from codebank.wire import event_value
 
@@ -34,11 +35,9 @@ class KeyTaken(Exception):
 async def write(connection: Connection, writes: Writes) -> None:
     """Write a batch. Raises Moved or KeyTaken where somebody else was first; nothing is written then."""
     parts = [(part, rows) for part, rows in _parts(writes) if rows]
-    values: list[Any] = [writes.now]
-    for _, rows in parts:
-        values += [list(column) for column in zip(*rows, strict=True)]
+    statement = _statement(tuple(part for part, _ in parts))
     try:
-        await connection.execute(_statement(tuple(part for part, _ in parts)), *values)
+        await connection.execute(statement, writes.now, *(rows for _, rows in parts))
     except asyncpg.UniqueViolationError as error:
         raise KeyTaken(str(error.constraint_name)) from None
     except asyncpg.PostgresError as error:
@@ -47,67 +46,66 @@ async def write(connection: Connection, writes: Writes) -> None:
         raise
 
 
-#: Part → its types, one per column, and its SQL over `n`, the rows given, `at` a moment.
+#: Part → the type of its rows (migration 0004), and its SQL over `n`, the rows given, `at` a moment.
 _PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "account": (
-        "uuid bigint bigint bigint bigint bytea bigint",
-        "update account a set used_minor = n.c2, sequence = n.c3, entry_number = n.c4, entry_hash = n.c5,"
-        " version = n.c6 from {n} where a.account_id = n.c0 and a.version = n.c1 returning 1",
+        "account_write",
+        "update account a set used_minor = n.used_minor, sequence = n.sequence, entry_number = n.entry_number,"
+        " entry_hash = n.entry_hash, version = n.version from {n}"
+        " where a.account_id = n.account_id and a.version = n.version_before returning 1",
     ),
     "merchant": (
-        "uuid bigint",
-        "select 1 from merchant m, {n} where m.merchant_id = n.c0 and m.version = n.c1",
+        "merchant_check",
+        "select 1 from merchant m, {n} where m.merchant_id = n.merchant_id and m.version = n.version",
     ),
     "new_account": (
-        "uuid text text bigint bigint bigint bigint bytea bigint",
+        "account_new",
         "insert into account (account_id, holder_name, currency, limit_minor, used_minor, sequence, entry_number,"
         " entry_hash, version, created_at) select n.*, {at} from {n} returning 1",
     ),
     "card": (
-        "uuid uuid text int timestamptz",
-        "update card c set status = n.c2, wrong_attempts = n.c3, wrong_since = n.c4"
-        " from {n} where (c.account_id, c.card_id) = (n.c0, n.c1)",
+        "card_write",
+        "update card c set status = n.status, wrong_attempts = n.wrong_attempts, wrong_since = n.wrong_since,"
+        " version = n.version from {n} where (c.account_id, c.card_id) = (n.account_id, n.card_id)",
     ),
     "new_card": (
-        "uuid uuid text bytea bytea text text smallint smallint text int timestamptz text",
+        "card_new",
         "insert into card (account_id, card_id, token, fingerprint, number_sealed, masked, brand, expiry_month,"
-        " expiry_year, status, wrong_attempts, wrong_since, issue_key, created_at) select n.*, {at} from {n}"
+        " expiry_year, status, wrong_attempts, wrong_since, issue_key, version, created_at) select n.*, {at} from {n}"
         # The release before has one card issued for a key at a time, by this lock; without it, it fails on the other's.
-        " cross join lateral (select pg_advisory_xact_lock(hashtext('issue'), hashtext(n.c12))) as alone",
+        " cross join lateral (select pg_advisory_xact_lock(hashtext('issue'), hashtext(n.issue_key))) as alone",
     ),
     "new_payment": (
-        "uuid uuid uuid text text text bigint bigint bigint text smallint text text text uuid text text int",
+        "payment_new",
         "insert into payment (account_id, payment_id, merchant_id, idempotency_key, status, decline_code, amount_minor,"
         " captured_minor, refunded_minor, currency, parcelas, description, merchant_name, merchant_category, card_id,"
         " card_masked, card_brand, version, created_at, updated_at) select n.*, {at}, {at} from {n}",
     ),
     "payment": (
-        "uuid uuid text bigint bigint int",
-        "update payment p set status = n.c2, captured_minor = n.c3, refunded_minor = n.c4, version = n.c5,"
-        " updated_at = {at} from {n} where (p.account_id, p.payment_id) = (n.c0, n.c1)",
+        "payment_write",
+        "update payment p set status = n.status, captured_minor = n.captured_minor, refunded_minor = n.refunded_minor,"
+        " version = n.version, updated_at = {at} from {n}"
+        " where (p.account_id, p.payment_id) = (n.account_id, n.payment_id)",
     ),
     "entry": (
-        "uuid bigint text uuid text uuid bigint text uuid bytea text",
+        "entry_new",
         "insert into entry (account_id, entry_number, debit_kind, debit_id, credit_kind, credit_id, amount_minor,"
         " currency, payment_id, hash, kind, created_at) select n.*, {at} from {n}",
     ),
     "event": (
-        "uuid bigint uuid text bytea",
-        "insert into outbox (account_id, sequence, event_id, type, value, occurred_at) select n.*, {at} from {n}",
-    ),
-    "traced_event": (
-        "uuid bigint uuid text bytea text",
+        "event_new",
         "insert into outbox (account_id, sequence, event_id, type, value, traceparent, occurred_at)"
         " select n.*, {at} from {n}",
     ),
     "key": (
-        "uuid text text bytea smallint uuid uuid uuid bytea timestamptz",
+        "key_new",
         "insert into idempotency_key (merchant_id, key, kind, request_hash, hash_version, account_id, payment_id,"
         " card_id, answer, cancelled_at, created_at) select n.*, {at} from {n}",
     ),
     "cancelled_key": (
-        "uuid text",
-        "update idempotency_key k set cancelled_at = {at} from {n} where (k.merchant_id, k.key) = (n.c0, n.c1)",
+        "key_cancelled",
+        "update idempotency_key k set cancelled_at = {at} from {n}"
+        " where (k.merchant_id, k.key) = (n.merchant_id, n.key)",
     ),
 }
 #: Parts whose rows must all be found as they were when they were read, or be new.
@@ -117,19 +115,14 @@ _DECIDED_ON: Final = ("account", "merchant")
 @lru_cache(maxsize=256)
 def _statement(parts: tuple[str, ...]) -> str:
     """Put the statement together; the same parts give the same text, which the driver has prepared already."""
-    written, checks, number = [], [], 2
-    for part in parts:
-        types, sql = _PARTS[part]
-        columns = types.split()
-        arrays = ", ".join(f"${number + place}::{one}[]" for place, one in enumerate(columns))
-        names = ", ".join(f"c{place}" for place in range(len(columns)))
-        written.append(f"w_{part} as (" + sql.format(n=f"unnest({arrays}) as n({names})", at="$1::timestamptz") + ")")
+    written, checks = [], []
+    for number, part in enumerate(parts, 2):
+        kind, sql = _PARTS[part]
+        written.append(f"w_{part} as (" + sql.format(n=f"unnest(${number}::{kind}[]) as n", at="$1::timestamptz") + ")")
         if part in _DECIDED_ON:
             checks.append(f"(select count(*) from w_{part}) <> cardinality(${number})")
-        number += len(columns)
     moved = " or ".join(checks) or "false"
-    wake = "pg_notify('outbox', '')" if {"event", "traced_event"} & set(parts) else "null"
-    return f"with {', '.join(written)} select case when {moved} then refuse_moved() end, {wake}, $1::timestamptz"
+    return f"with {', '.join(written)} select case when {moved} then refuse_moved() end, $1::timestamptz"
 
 
 def _parts(writes: Writes) -> Sequence[tuple[str, Sequence[tuple[Any, ...]]]]:
@@ -150,7 +143,10 @@ def _parts(writes: Writes) -> Sequence[tuple[str, Sequence[tuple[Any, ...]]]]:
         (
             "card",
             [
-                (one.account_id, one.card_id, one.status, one.wrong_attempts, one.wrong_since)
+                (
+                    one.account_id, one.card_id, one.status, one.wrong_attempts, one.wrong_since,
+                    _version_of(one.account_id, writes),
+                )
                 for one in writes.cards.values()
             ],
         ),
@@ -165,7 +161,7 @@ def _parts(writes: Writes) -> Sequence[tuple[str, Sequence[tuple[Any, ...]]]]:
             ],
         ),
         ("entry", [_entry_row(one) for one in writes.entries]),
-        *_event_parts(writes),
+        ("event", [_event_row(one, writes) for one in writes.events]),
         (
             "key",
             [
@@ -193,6 +189,7 @@ def _new_card_row(new: NewCard, writes: Writes) -> tuple[Any, ...]:
     return (
         card.account_id, card.card_id, card.token, new.fingerprint, new.number_sealed, card.masked, card.brand,
         card.expiry_month, card.expiry_year, card.status, card.wrong_attempts, card.wrong_since, issue_key,
+        _version_of(card.account_id, writes),
     )  # fmt: skip
 
 
@@ -213,13 +210,12 @@ def _entry_row(one: Entry) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _event_parts(writes: Writes) -> list[tuple[str, Sequence[tuple[Any, ...]]]]:
-    plain, traced = [], []
-    for event in writes.events:
-        row = (event.account_id, event.sequence, event.event_id, event.type, event_value(event))
-        trace = writes.traces.get(event.event_id)
-        if trace is None:
-            plain.append(row)
-        else:
-            traced.append((*row, trace))
-    return [("event", plain), ("traced_event", traced)]
+def _event_row(one: Event, writes: Writes) -> tuple[Any, ...]:
+    trace = writes.traces.get(one.event_id)
+    return (one.account_id, one.sequence, one.event_id, one.type, event_value(one), trace)
+
+
+def _version_of(account_id: UUID, writes: Writes) -> int:
+    """Give the account's version with which a card of it changes."""
+    account = writes.accounts.get(account_id) or writes.new_accounts[account_id]
+    return account.version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -45,6 +46,8 @@ _READING_SESSION: Final = {
     "statement_timeout": "6min",
 }
 
+_SESSION_NUMBERS: Final = itertools.count(1)
+
 
 async def _prepare(connection: asyncpg.Connection) -> None:
     for json_type in ("json", "jsonb"):
@@ -83,7 +86,7 @@ async def open_pool(
         reset=_leave_as_it_is,
         init=_prepare,
         loop=None,
-        connection_class=asyncpg.Connection,
+        connection_class=_Session,
         record_class=asyncpg.Record,
         timeout=_CONNECT_SECONDS,
         command_timeout=_COMMAND_SECONDS,
@@ -144,6 +147,22 @@ class _Acquiring(PoolAcquireContext):
         await super().__aexit__(*raised)
         if loss is not None:
             raise loss from raised[1]
+
+
+class _Session(asyncpg.Connection):
+    """A session that can be told apart from every other of this process."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.number = next(_SESSION_NUMBERS)
+
+
+def session_of(connection: Connection) -> int:
+    """Give the number of a pool's session: whoever connects anew has another, whatever the server gives them."""
+    number: int = connection.number  # type: ignore[union-attr]
+    return number
 
 
 class _Pool(asyncpg.Pool):
