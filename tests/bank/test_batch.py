@@ -103,6 +103,39 @@ async def test_a_charge_that_finds_the_lane_free_goes_at_once_and_the_others_tog
     assert [keys_of(answer) for answer in answers] == [["a"], ["b"], ["c", "d"], ["e"]]
 
 
+async def test_a_lane_under_load_lets_more_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", 0.3)
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        others = [submit(batcher, name) for name in "bcd"]
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await first
+        late = submit(batcher, "e")
+        await asyncio.gather(*others, late)
+
+    assert lane.batches == [["a"], ["b", "c", "d", "e"]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 32, 40])
+async def test_a_lane_waits_for_no_more_where_there_are_few_or_enough(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", 60)
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        others = [submit(batcher, f"b{number}") for number in range(count)]
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await asyncio.gather(first, *others)
+
+    assert [len(batch) for batch in lane.batches] == [1, count]
+
+
 async def test_a_batch_is_no_larger_than_its_bound_and_a_message_stays_whole() -> None:
     lane = Lane()
     async with running(lane, batch_size_max=3) as batcher:

@@ -1,7 +1,8 @@
 """Gathers operations that arrive while the previous commit is under way, and carries them out together.
 
-No timer: an operation that finds the lane free goes at once. One lane per process keeps the arrival order of an
-account. What somebody else holds is set aside and tried again beside the lane, so that it holds up nobody else.
+An operation that finds the lane free goes at once; only a lane under load waits a moment for more. One lane per process
+keeps the arrival order of an account. What somebody else holds is set aside and tried again beside the lane, so that it
+holds up nobody else.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ log = logging.getLogger(__name__)
 #: How long what somebody else holds is waited for, and how often it is looked at.
 _PATIENCE_SECONDS: Final = 2
 _LOOK_SECONDS: Final = 0.02
+#: So many that came while a commit was under way tell of load, and so many are worth a commit of their own; between
+#: the two the lane waits for more (docs/decisions/0019).
+_LOAD_OPERATIONS: Final = 3
+_ENOUGH_OPERATIONS: Final = 32
+_GATHER_SECONDS: Final = 0.003
 
 Ended = Answer | CodebankError
 
@@ -119,6 +125,7 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
+            await self._let_more_arrive()
             messages = self._gather()
             queue.set(self._waiting_operations)
             if not messages:
@@ -162,6 +169,14 @@ class Batcher:
         message.patient_until = patience if message.deadline is None else min(patience, message.deadline)
         self._aside.append(message)
         self._set_aside.set()
+
+    async def _let_more_arrive(self) -> None:
+        """Let a lane that is under load gather: each payment of a larger batch costs less, so all are answered sooner.
+
+        Who finds the lane free goes at once, and so do few: a wait would only make them late.
+        """
+        if _LOAD_OPERATIONS <= self._waiting_operations < _ENOUGH_OPERATIONS and not self._is_closing:
+            await asyncio.sleep(_GATHER_SECONDS)
 
     def _gather(self) -> list[_Message]:
         now = time.monotonic()
