@@ -99,3 +99,26 @@ def flow(as_json: bool, rate: int, seconds: int) -> None:
     else:
         click.echo(table_of(result))
     raise SystemExit(0 if result.failed == 0 else 1)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--connections",
+    default=(4, 16, 32),
+    show_default=True,
+    multiple=True,
+    type=click.IntRange(1, 512),
+    help="Buyers at once; may be given several times.",
+)
+@click.option("--seconds", default=10, show_default=True, type=click.IntRange(1, 600), help="Time of each.")
+@answering
+def order(as_json: bool, connections: tuple[int, ...], seconds: int) -> None:
+    """Measure the whole path from `POST /api/orders` to the paid answer, and what an order costs by role."""
+    from codebank.lab.ordering import bench_orders, table_of
+
+    result = bench_orders(connections, seconds, talk)
+    if as_json:
+        data(result.document())
+    else:
+        click.echo(table_of(result))
