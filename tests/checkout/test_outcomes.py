@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -90,10 +91,10 @@ async def test_trap_a13_b16_a_failure_after_the_charge_still_ends_in_a_paid_orde
     settings = settings_for(databases, bank_address=bank_server.address, resolve_after_seconds=1)
     real, failures = store.write_settled, iter([True])
 
-    async def fail_once(*arguments: object) -> None:
+    async def fail_once(*arguments: Any) -> list[bool]:
         if next(failures, False):
             raise OSError("the machine lost its power")
-        await real(*arguments)  # type: ignore[arg-type]
+        return await real(*arguments)
 
     monkeypatch.setattr(store, "write_settled", fail_once)
     async with open_shop(settings) as browsers:

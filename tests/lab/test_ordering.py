@@ -14,7 +14,7 @@ import pytest
 
 from codebank.errors import CodebankError
 from codebank.lab.cage import Cage, caged
-from codebank.lab.ordering import OrderFigure, OrderResult, Sides, table_of
+from codebank.lab.ordering import BenchSides, OrderFigure, OrderResult, table_of
 from codebank.lab.spending import Spent, resident_kilobytes, spent_below
 from codebank.wire import new_id, utc_now
 from tests.conftest import Databases
@@ -67,8 +67,8 @@ def test_the_table_has_a_column_for_each_number_of_connections() -> None:
 
 
 @pytest.fixture
-async def sides(databases: Databases) -> AsyncIterator[Sides]:
-    made = Sides(await databases.connect("checkout"), await databases.connect("statement"))
+async def sides(databases: Databases) -> AsyncIterator[BenchSides]:
+    made = BenchSides(await databases.connect("checkout"), await databases.connect("statement"))
     yield made
     await made.checkout.close()
     await made.statement.close()
@@ -89,7 +89,7 @@ async def pay(checkout: asyncpg.Connection) -> str:
 
 
 @pytest.mark.anyio
-async def test_what_was_answered_as_paid_is_paid_once_and_nothing_else_is(sides: Sides) -> None:
+async def test_what_was_answered_as_paid_is_paid_once_and_nothing_else_is(sides: BenchSides) -> None:
     first, second = await pay(sides.checkout), await pay(sides.checkout)
 
     await sides.check([first, second], failed=0)

@@ -73,6 +73,8 @@ class Order:
     card_masked: str
     card_brand: str
     created_at: datetime
+    #: Whose page made it; None where REST did.
+    basket_id: UUID | None = None
     payment_id: UUID | None = None
     #: As the bank names it, or its number where that has no name here, such as `code_37`; the advice likewise.
     decline_code: str | None = None

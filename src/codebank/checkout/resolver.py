@@ -88,9 +88,10 @@ class Resolver:
 
     async def _resolve(self, order_id: UUID) -> None:
         shop = self.shop
-        order = await shop.settle(order_id, await shop.bank.find(order_id) or _NEVER_SEEN)
+        outcome = await shop.bank.find(order_id) or _NEVER_SEEN
+        order = await shop.settle(await shop.find(order_id), outcome)
         if is_overdue(order, utc_now(), shop.cancel_after_seconds):
-            order = await shop.settle(order_id, await shop.bank.cancel(order_id))
+            order = await shop.settle(order, await shop.bank.cancel(order_id))
         if order.is_ended:
             self._count(order.status)
             log.info("resolved an unknown outcome", extra=fields(order=order_id, status=order.status))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +18,7 @@ from codebank.card import brand_of, mask
 from codebank.checkout import store
 from codebank.checkout.bank import BankClient
 from codebank.checkout.catalogue import Product
+from codebank.checkout.lane import CommitLane
 from codebank.checkout.order import (
     AmountMismatch,
     CardInput,
@@ -30,12 +33,17 @@ from codebank.checkout.order import (
     settle,
     total_of,
 )
+from codebank.checkout.store import NewOrder, Settled
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.runtime.postgres.pool import Connection
+from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.wire import new_id, utc_now
 
 log = logging.getLogger(__name__)
+
+#: How many orders are written at once at most.
+_BATCH_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,17 @@ class Placed:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """An order of REST that is not made yet."""
+
+    key: str
+    request_hash: bytes
+    items: Sequence[Item]
+    card: CardInput
+    parcelas: int
+
+
 @dataclass
 class Shop:
     """Makes orders and has them paid."""
@@ -76,12 +95,31 @@ class Shop:
     secret: str
     resolve_after_seconds: int
     cancel_after_seconds: int
+    _placing: CommitLane[_Wish, Placed | CodebankError] = field(init=False)
+    _settling: CommitLane[Settled, bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._placing = CommitLane(self._place_wishes, _BATCH_MAX)
+        self._settling = CommitLane(self._write_settled, _BATCH_MAX)
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Gather what is to be written until the end of the block."""
+        async with background(self._placing.run(), self._settling.run()):
+            yield
+
+    async def find(self, order_id: UUID) -> Order:
+        """Read an order that there is."""
+        async with self.pool.acquire() as connection:
+            stored = await store.find_order(connection, order_id=order_id)
+        assert stored is not None
+        return stored.order
 
     async def find_attempt(self, basket_id: UUID, attempt_key: UUID) -> Order | None:
         """Find the order that a page made before."""
         async with self.pool.acquire() as connection:
             stored = await store.find_order(connection, key=f"page:{attempt_key}")
-        return stored.order if stored is not None and stored.basket_id == basket_id else None
+        return stored.order if stored is not None and stored.order.basket_id == basket_id else None
 
     async def place_basket(
         self, basket_id: UUID, attempt_key: UUID, total_minor: int, card: CardInput, parcelas: int, language: str
@@ -94,7 +132,7 @@ class Shop:
         async with self.pool.acquire() as connection, connection.transaction():
             basket = await store.read_basket(connection, basket_id, lock=True)
             stored = await store.find_order(connection, key=key)
-            if stored is not None and stored.basket_id == basket_id:
+            if stored is not None and stored.order.basket_id == basket_id:
                 return Placed(stored.order, is_new=False)
             if basket is None or basket.attempt_key != attempt_key:
                 raise StaleAttempt
@@ -103,8 +141,8 @@ class Shop:
             if basket.total_minor != total_minor:
                 raise TotalChanged
             lines = [_line(line.product, line.quantity, language) for line in basket.lines]
-            order = self._new_order(lines, card, parcelas)
-            await self._keep(connection, order, key, b"", basket_id)
+            order = _new_order(lines, card, parcelas, basket_id)
+            await store.add_orders(connection, [self._new(order, key, b"")])
         return Placed(order, is_new=True)
 
     async def place_items(self, key: str, items: Sequence[Item], card: CardInput, parcelas: int) -> Placed:
@@ -113,47 +151,36 @@ class Shop:
         The key comes first: a repeat is answered with its order, whatever card, catalogue or prices would say by now.
         Raises CodebankError where a field is wrong, or where the key made another order.
         """
-        request_hash = self._hash(items, card, parcelas)
-        async with self.pool.acquire() as connection, connection.transaction():
-            stored = await store.find_order(connection, key=f"api:{key}")
-            if stored is None:
-                if violations := check_card(card, utc_now()):
-                    raise invalid(*violations)
-                order = self._new_order(await _priced(connection, items), card, parcelas)
-                if await self._keep(connection, order, f"api:{key}", request_hash, None):
-                    return Placed(order, is_new=True)
-                # The same request came twice at once, and the other one was quicker.
-                stored = await store.find_order(connection, key=f"api:{key}")
-        assert stored is not None
-        if not hmac.compare_digest(stored.request_hash, request_hash):
-            raise CodebankError(
-                Code.KEY_REUSED,
-                "this idempotency key made another order",
-                hint="use a new key for a new order; repeat the same request to read its answer",
-            )
-        return Placed(stored.order, is_new=False)
-
-    def _new_order(self, lines: Sequence[OrderLine], card: CardInput, parcelas: int) -> Order:
-        try:
-            total = total_of(lines)
-        except ValueError:
-            raise invalid(Violation("items", "cost more than one payment may be")) from None
-        return Order(
-            order_id=new_id(),
-            status=OrderStatus.PENDING,
-            total=total,
-            parcelas=parcelas,
-            lines=tuple(lines),
-            card_masked=mask(card.number),
-            card_brand=brand_of(card.number),
-            created_at=utc_now(),
+        placed = await self._placing.submit(
+            _Wish(f"api:{key}", self._hash(items, card, parcelas), items, card, parcelas)
         )
+        if isinstance(placed, CodebankError):
+            raise placed
+        return placed
 
-    async def _keep(
-        self, connection: Connection, order: Order, key: str, request_hash: bytes, basket_id: UUID | None
-    ) -> bool:
-        resolve_at = order.created_at + timedelta(seconds=self.resolve_after_seconds)
-        return await store.add_order(connection, order, key, request_hash, basket_id, resolve_at)
+    async def _place_wishes(self, wishes: Sequence[_Wish]) -> list[Placed | CodebankError]:
+        """Make the orders of REST that are right and new, together, and say of every other why there is none."""
+        async with self.pool.acquire() as connection:
+            slugs = {item.product for wish in wishes for item in wish.items}
+            products = await store.find_products(connection, sorted(slugs))
+            drafts = [_draft(wish, products) for wish in wishes]
+            added = await store.add_orders(
+                connection,
+                [
+                    self._new(draft, wish.key, wish.request_hash)
+                    for wish, draft in zip(wishes, drafts, strict=True)
+                    if isinstance(draft, Order)
+                ],
+            )
+            return [
+                Placed(draft, is_new=True)
+                if isinstance(draft, Order) and draft.order_id in added
+                else await _placed_before(connection, wish, draft)
+                for wish, draft in zip(wishes, drafts, strict=True)
+            ]
+
+    def _new(self, order: Order, key: str, request_hash: bytes) -> NewOrder:
+        return NewOrder(order, key, request_hash, order.created_at + timedelta(seconds=self.resolve_after_seconds))
 
     def _hash(self, items: Sequence[Item], card: CardInput, parcelas: int) -> bytes:
         # Keyed, so that the hash tells nothing of the card; without the CVV, of which nothing may be kept.
@@ -163,37 +190,98 @@ class Shop:
 
     async def pay(self, order: Order, card: CardInput) -> Order:
         """Charge an order and write the answer down. Processing where the answer did not come."""
-        outcome = await self.bank.authorize(order, card, description_of(order))
-        return await self.settle(order.order_id, outcome)
+        return await self.settle(order, await self.bank.authorize(order, card, description_of(order)))
 
-    async def settle(self, order_id: UUID, outcome: Outcome) -> Order:
-        """Write what the bank answered; safe to repeat, and an ended order stays as it is."""
+    async def settle(self, order: Order, outcome: Outcome) -> Order:
+        """Write what the bank answered of an order; safe to repeat, and an ended order stays as it is."""
         if isinstance(outcome, Unknown):
-            log.warning("an outcome is unknown", extra=fields(order=order_id, reason=outcome.reason))
+            log.warning("an outcome is unknown", extra=fields(order=order.order_id, reason=outcome.reason))
         try:
-            return await self._write(order_id, outcome)
+            return await self._write(order, outcome)
         except AmountMismatch as error:
             # Never keep money that the buyer did not agree to.
             log.error("amount mismatch", extra=fields(reason=str(error)))
-            return await self.settle(order_id, await self.bank.cancel(order_id))
+            return await self.settle(order, await self.bank.cancel(order.order_id))
         except asyncpg.UniqueViolationError:
-            log.error("another order has this payment", extra=fields(order=order_id))
-            return await self._write(order_id, disowned(outcome))
+            log.error("another order has this payment", extra=fields(order=order.order_id))
+            return await self._write(order, disowned(outcome))
 
-    async def _write(self, order_id: UUID, outcome: Outcome) -> Order:
-        async with self.pool.acquire() as connection, connection.transaction():
-            stored = await store.find_order(connection, order_id=order_id, lock=True)
-            assert stored is not None
-            settled = settle(stored.order, outcome, utc_now())
-            if settled == stored.order:
+    async def _write(self, order: Order, outcome: Outcome) -> Order:
+        """Write what an outcome makes of an order; decided anew where somebody else was quicker."""
+        while (settled := settle(order, outcome, utc_now())) != order:
+            if await self._is_written(Settled(order, settled)):
+                if settled.is_ended:
+                    self.telemetry.counter("codebank_orders_total", settled.status).inc()
                 return settled
-            await store.write_settled(connection, settled)
-            if settled.is_ended and stored.basket_id is not None:
-                is_paid = settled.status == OrderStatus.PAID
-                await store.begin_next_attempt(connection, stored.basket_id, empty=is_paid)
-        if settled.is_ended:
-            self.telemetry.counter("codebank_orders_total", settled.status).inc()
-        return settled
+            order = await self.find(order.order_id)
+        return order
+
+    async def _is_written(self, change: Settled) -> bool:
+        basket_id = change.after.basket_id
+        if basket_id is None or not change.after.is_ended:
+            return await self._settling.submit(change)
+        # With its basket, and beside the lane: whoever holds that basket holds up no other order.
+        async with self.pool.acquire() as connection, connection.transaction():
+            (is_written,) = await store.write_settled(connection, [change])
+            if is_written:
+                is_paid = change.after.status == OrderStatus.PAID
+                await store.begin_next_attempt(connection, basket_id, empty=is_paid)
+        return is_written
+
+    async def _write_settled(self, changes: Sequence[Settled]) -> list[bool]:
+        async with self.pool.acquire() as connection:
+            return await store.write_settled(connection, changes)
+
+
+def _draft(wish: _Wish, products: Mapping[str, Product]) -> Order | CodebankError:
+    """Give the order that a wish would be, or what is wrong with it."""
+    if violations := check_card(wish.card, utc_now()):
+        return invalid(*violations)
+    unknown = [
+        Violation(f"items[{place}].product", "is not on sale")
+        for place, item in enumerate(wish.items)
+        if item.product not in products
+    ]
+    if unknown:
+        return invalid(*unknown)
+    lines = [_line(products[item.product], item.quantity, "pt") for item in wish.items]
+    try:
+        return _new_order(lines, wish.card, wish.parcelas, None)
+    except CodebankError as error:
+        return error
+
+
+async def _placed_before(connection: Connection, wish: _Wish, draft: Order | CodebankError) -> Placed | CodebankError:
+    """Answer a repeat with its order, whatever would be wrong with it by now."""
+    stored = await store.find_order(connection, key=wish.key)
+    if stored is None:
+        assert isinstance(draft, CodebankError)
+        return draft
+    if not hmac.compare_digest(stored.request_hash, wish.request_hash):
+        return CodebankError(
+            Code.KEY_REUSED,
+            "this idempotency key made another order",
+            hint="use a new key for a new order; repeat the same request to read its answer",
+        )
+    return Placed(stored.order, is_new=False)
+
+
+def _new_order(lines: Sequence[OrderLine], card: CardInput, parcelas: int, basket_id: UUID | None) -> Order:
+    try:
+        total = total_of(lines)
+    except ValueError:
+        raise invalid(Violation("items", "cost more than one payment may be")) from None
+    return Order(
+        order_id=new_id(),
+        status=OrderStatus.PENDING,
+        total=total,
+        parcelas=parcelas,
+        lines=tuple(lines),
+        card_masked=mask(card.number),
+        card_brand=brand_of(card.number),
+        created_at=utc_now(),
+        basket_id=basket_id,
+    )
 
 
 def _line(product: Product, quantity: int, language: str) -> OrderLine:
@@ -203,15 +291,3 @@ def _line(product: Product, quantity: int, language: str) -> OrderLine:
         quantity=quantity,
         unit_price_minor=product.price_minor,
     )
-
-
-async def _priced(connection: Connection, items: Sequence[Item]) -> list[OrderLine]:
-    products = await store.find_products(connection, [item.product for item in items])
-    unknown = [
-        Violation(f"items[{place}].product", "is not on sale")
-        for place, item in enumerate(items)
-        if item.product not in products
-    ]
-    if unknown:
-        raise invalid(*unknown)
-    return [_line(products[item.product], item.quantity, "pt") for item in items]

@@ -51,8 +51,26 @@ class StoredOrder:
     """An order with what only the shop knows of it."""
 
     order: Order
-    basket_id: UUID | None
     request_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """An order that is to be kept."""
+
+    order: Order
+    key: str
+    request_hash: bytes
+    #: When the resolver may look at it.
+    resolve_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An order as it was when an answer was read, and as the answer makes it."""
+
+    before: Order
+    after: Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,57 +164,60 @@ async def begin_next_attempt(connection: Connection, basket_id: UUID, *, empty: 
         await connection.execute("delete from basket_line where basket_id = $1", basket_id)
 
 
-async def add_order(
-    connection: Connection, order: Order, key: str, request_hash: bytes, basket_id: UUID | None, resolve_at: datetime
-) -> bool:
-    """Keep a new order with its lines; False where its key made one before."""
-    added = await connection.fetchrow(
-        "insert into orders (order_id, basket_id, idempotency_key, request_hash, status, total_minor, currency,"
-        " parcelas, card_masked, card_brand, created_at, resolve_at)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (idempotency_key) do nothing"
-        " returning order_id",
-        order.order_id,
-        basket_id,
-        key,
-        request_hash,
-        order.status,
-        order.total.amount_minor,
-        order.total.currency,
-        order.parcelas,
-        order.card_masked,
-        order.card_brand,
-        order.created_at,
-        resolve_at,
+async def add_orders(connection: Connection, new: Sequence[NewOrder]) -> set[UUID]:
+    """Keep new orders with their lines, in one statement; gives those that were added.
+
+    One whose key made an order before is not. Several of one key are one.
+    """
+    # In the order of their keys, as everybody adds them: whoever adds the same at once then waits, and never each for
+    # the other.
+    new = sorted(new, key=lambda one: one.key)
+    orders = [one.order for one in new]
+    lines = [(order.order_id, place, line) for order in orders for place, line in enumerate(order.lines, start=1)]
+    rows = await connection.fetch(
+        "with added as (insert into orders (order_id, basket_id, idempotency_key, request_hash, status, total_minor,"
+        " currency, parcelas, card_masked, card_brand, created_at, resolve_at)"
+        " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[], $6::bigint[], $7::text[],"
+        " $8::int[], $9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[])"
+        " on conflict (idempotency_key) do nothing returning order_id),"
+        " lines as (insert into order_line (order_id, place, product, name, quantity, unit_price_minor)"
+        " select line.* from unnest($13::uuid[], $14::int[], $15::text[], $16::text[], $17::int[], $18::bigint[])"
+        " as line (order_id, place, product, name, quantity, unit_price_minor) join added using (order_id))"
+        " select order_id from added",
+        [order.order_id for order in orders],
+        [order.basket_id for order in orders],
+        [one.key for one in new],
+        [one.request_hash for one in new],
+        [order.status for order in orders],
+        [order.total.amount_minor for order in orders],
+        [order.total.currency for order in orders],
+        [order.parcelas for order in orders],
+        [order.card_masked for order in orders],
+        [order.card_brand for order in orders],
+        [order.created_at for order in orders],
+        [one.resolve_at for one in new],
+        [order_id for order_id, _, _ in lines],
+        [place for _, place, _ in lines],
+        [line.product for _, _, line in lines],
+        [line.name for _, _, line in lines],
+        [line.quantity for _, _, line in lines],
+        [line.unit_price_minor for _, _, line in lines],
     )
-    if added is None:
-        return False
-    await connection.executemany(
-        "insert into order_line (order_id, place, product, name, quantity, unit_price_minor)"
-        " values ($1, $2, $3, $4, $5, $6)",
-        [
-            (order.order_id, place, line.product, line.name, line.quantity, line.unit_price_minor)
-            for place, line in enumerate(order.lines, start=1)
-        ],
-    )
-    return True
+    return {row["order_id"] for row in rows}
 
 
 async def find_order(
-    connection: Connection, *, order_id: UUID | None = None, key: str | None = None, lock: bool = False
+    connection: Connection, *, order_id: UUID | None = None, key: str | None = None
 ) -> StoredOrder | None:
-    """Read an order by its id or its key, under its lock where it is to be settled."""
-    row = await connection.fetchrow(
-        f"select * from orders where order_id = $1 or idempotency_key = $2{' for update' if lock else ''}",
-        order_id,
-        key,
-    )
+    """Read an order by its id or its key."""
+    row = await connection.fetchrow("select * from orders where order_id = $1 or idempotency_key = $2", order_id, key)
     if row is None:
         return None
     lines = await connection.fetch(
         "select product, name, quantity, unit_price_minor from order_line where order_id = $1 order by place",
         row["order_id"],
     )
-    return StoredOrder(_order(row, lines), row["basket_id"], row["request_hash"])
+    return StoredOrder(_order(row, lines), row["request_hash"])
 
 
 def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
@@ -209,6 +230,7 @@ def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
         card_masked=row["card_masked"],
         card_brand=row["card_brand"],
         created_at=row["created_at"],
+        basket_id=row["basket_id"],
         payment_id=row["payment_id"],
         decline_code=row["decline_code"],
         advice=row["advice"],
@@ -217,19 +239,30 @@ def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
     )
 
 
-async def write_settled(connection: Connection, order: Order) -> None:
-    """Write what an answer made of an order whose lock is held."""
-    await connection.execute(
-        "update orders set status = $2, payment_id = $3, decline_code = $4, advice = $5, decided_at = $6,"
-        " settled_at = $7 where order_id = $1",
-        order.order_id,
-        order.status,
-        order.payment_id,
-        order.decline_code,
-        order.advice,
-        order.decided_at,
-        order.settled_at,
+async def write_settled(connection: Connection, changes: Sequence[Settled]) -> list[bool]:
+    """Write what answers made of orders, in one statement; tell of each whether it was written.
+
+    One whose order is no longer as it was decided on is not.
+    """
+    after = [change.after for change in changes]
+    rows = await connection.fetch(
+        "update orders o set status = n.status, payment_id = n.payment_id, decline_code = n.decline_code,"
+        " advice = n.advice, decided_at = n.decided_at, settled_at = n.settled_at"
+        " from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[],"
+        " $8::timestamptz[]) with ordinality"
+        " as n (order_id, before, status, payment_id, decline_code, advice, decided_at, settled_at, place)"
+        " where o.order_id = n.order_id and o.status = n.before returning n.place",
+        [order.order_id for order in after],
+        [change.before.status for change in changes],
+        [order.status for order in after],
+        [order.payment_id for order in after],
+        [order.decline_code for order in after],
+        [order.advice for order in after],
+        [order.decided_at for order in after],
+        [order.settled_at for order in after],
     )
+    written = {row["place"] for row in rows}
+    return [place in written for place in range(1, len(changes) + 1)]
 
 
 async def count_unresolved(connection: Connection) -> tuple[int, datetime | None]:

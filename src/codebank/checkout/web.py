@@ -173,7 +173,7 @@ class Web:
         async with self.shop.pool.acquire() as connection:
             kept = await store.find_order(connection, order_id=read_order_id(request))
         # Another browser's order is no order here.
-        if kept is None or kept.basket_id is None or kept.basket_id != self._basket_id(request):
+        if kept is None or kept.order.basket_id is None or kept.order.basket_id != self._basket_id(request):
             raise CodebankError(Code.NOT_FOUND, "no such order")
         overdue = is_overdue(kept.order, utc_now(), self.shop.cancel_after_seconds)
         return {"order": kept.order, "view": order_view(kept.order, self.pages.site.statement_url, overdue=overdue)}

@@ -183,7 +183,7 @@ def _bodies(settings: Settings, tell: Tell) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class BenchSides:
     """What the bench looks at beside the load, by sessions of its own whose time is not counted."""
 
     checkout: asyncpg.Connection
@@ -215,13 +215,13 @@ class Sides:
 
 
 @contextlib.asynccontextmanager
-async def _open_sides(settings: Settings) -> AsyncIterator[Sides]:
+async def _open_sides(settings: Settings) -> AsyncIterator[BenchSides]:
     async with contextlib.AsyncExitStack() as stack:
         opened = []
         for database in ("checkout", "statement"):
             opened.append(await connect(settings.database_url(database, READER_ROLE), role="bench"))
             stack.push_async_callback(opened[-1].close)
-        yield Sides(*opened)
+        yield BenchSides(*opened)
 
 
 async def _measure(
