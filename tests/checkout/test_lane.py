@@ -123,3 +123,19 @@ async def test_nobody_is_left_waiting_for_a_lane_that_ends() -> None:
 
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+
+
+async def test_lanes_that_take_turns_gather_while_the_other_commits() -> None:
+    one, other, turn = Work(), Work(), asyncio.Lock()
+    first, second = CommitLane(one.carry_out, 100, turn), CommitLane(other.carry_out, 100, turn)
+    other.may_go_on.set()
+    async with background(first.run(), second.run()):
+        tasks = await begun(one, first, 1)
+        tasks += [asyncio.create_task(second.submit(item)) for item in (2, 3)]
+        await asyncio.sleep(0)
+        assert other.batches == []
+        one.may_go_on.set()
+
+        assert await asyncio.gather(*tasks) == [2, 4, 6]
+
+    assert other.batches == [[2, 3]]

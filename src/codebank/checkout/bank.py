@@ -74,17 +74,20 @@ class BankClient:
     #: None where roles talk in clear.
     identity: Identity | None = None
     _channel: grpc.aio.Channel | None = field(default=None, init=False)
+    _stub: Any = field(default=None, init=False)
     _stamp: int = field(default=0, init=False)
     _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
-    @property
-    def _stub(self) -> Any:
+    def _current_stub(self) -> Any:
         stamp = self.identity.stamp() if self.identity else 0
         if self._channel is None:
-            self._channel, self._stamp = open_channel(self.target, self.identity, _OPTIONS), stamp
+            self._use(open_channel(self.target, self.identity, _OPTIONS), stamp)
         elif stamp != self._stamp:
-            self._channel, self._stamp = self._renewed(self._channel), stamp
-        return bank_pb2_grpc.BankStub(self._channel)
+            self._use(self._renewed(self._channel), stamp)
+        return self._stub
+
+    def _use(self, channel: grpc.aio.Channel, stamp: int) -> None:
+        self._channel, self._stub, self._stamp = channel, bank_pb2_grpc.BankStub(channel), stamp
 
     def _renewed(self, before: grpc.aio.Channel) -> grpc.aio.Channel:
         """Open a channel with the certificate as it is now; calls under way on the one before may end."""
@@ -147,7 +150,7 @@ class BankClient:
         try:
             with self.telemetry.tracer.span(f"call {method}", None, "client", rpc__system="grpc", rpc__method=method):
                 metadata = (("authorization", f"Bearer {self.merchant_key}"), ("traceparent", current.get()))
-                answer = await getattr(self._stub, method)(
+                answer = await getattr(self._current_stub(), method)(
                     request, timeout=timeout_seconds, metadata=metadata, wait_for_ready=False
                 )
             # gRPC gives nothing where the message could not be decoded.

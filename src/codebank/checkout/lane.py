@@ -1,6 +1,7 @@
-"""Gathers what arrives while the commit before is under way, and carries it out together: one commit for many orders.
+"""Gathers what arrives while a commit is under way, and carries it out together: one commit for many orders.
 
-No timer: what finds the lane free goes at once. A bad item harms none of its neighbours.
+No timer: what finds the lane free goes at once. A bad item harms none of its neighbours. Lanes that take turns commit
+one after the other, so that each gathers while the other does.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class CommitLane(Generic[Item, Answer]):
     #: Carries out a batch, all of it or nothing, and answers in the same order. Safe to repeat.
     carry_out: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]]
     size_max: int
+    #: Held while a batch is carried out; lanes may share it.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waiting: deque[tuple[Item, asyncio.Future[Answer]]] = field(default_factory=deque, init=False)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -47,11 +50,11 @@ class CommitLane(Generic[Item, Answer]):
         try:
             while True:
                 await self._arrived.wait()
-                batch = self._gather()
-                if not batch:
-                    self._arrived.clear()
-                    continue
-                results = await self._carry_out_safely([item for item, _ in batch])
+                async with self.turn:
+                    batch = self._gather()
+                    if not self._waiting:
+                        self._arrived.clear()
+                    results = await self._carry_out_safely([item for item, _ in batch]) if batch else []
                 for (_, answered), result in zip(batch, results, strict=True):
                     _answer(answered, result)
         finally:

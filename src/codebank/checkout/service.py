@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -99,8 +100,9 @@ class Shop:
     _settling: CommitLane[Settled, bool] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._placing = CommitLane(self._place_wishes, _BATCH_MAX)
-        self._settling = CommitLane(self._write_settled, _BATCH_MAX)
+        turn = asyncio.Lock()
+        self._placing = CommitLane(self._place_wishes, _BATCH_MAX, turn)
+        self._settling = CommitLane(self._write_settled, _BATCH_MAX, turn)
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
