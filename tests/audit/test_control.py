@@ -16,6 +16,7 @@ import pytest
 
 from codebank.audit.control.journey import PaymentSides, SeenEvent, Standing, bars_of, journey_of
 from codebank.audit.control.rates import Rates, count_text, rate_text
+from codebank.audit.control.web import pause_after
 from codebank.audit.proof.reconcile import SENTENCES
 from codebank.bank.test_cards import TEST_CARDS
 from codebank.errors import CodebankError
@@ -173,6 +174,11 @@ async def test_trap_c11_a_proof_that_nobody_renews_is_not_shown_as_one_of_now(
     assert "Todos concordam" not in page
     assert "Provado às" in page
     assert "Há diferenças" in differs
+
+
+@pytest.mark.parametrize(("proof_seconds", "pause_seconds"), [(0.05, 10), (2, 38), (20, 300)])
+def test_the_more_there_is_to_prove_the_longer_is_the_pause(proof_seconds: float, pause_seconds: float) -> None:
+    assert pause_after(proof_seconds) == pause_seconds
 
 
 async def test_trap_c02_a_fault_of_the_proof_ends_the_role_and_is_no_side_that_is_away(

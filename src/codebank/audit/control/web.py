@@ -36,13 +36,21 @@ from codebank.wire import utc_now
 
 log = logging.getLogger(__name__)
 
-#: Pause between two proofs; each reads everything, so not more often.
+#: Pause between two proofs. Each reads everything, so the longer one takes the longer the pause: a twentieth of the
+#: time is proving, whatever there is to prove; but never so long that the last one says nothing of now any more.
 _PROOF_SECONDS = 10
+_PROOF_SECONDS_MAX = 300
+_PAUSES_PER_PROOF = 19
 _ID_LETTERS = 36
 #: A proof that is older says nothing of now; the alert `ProofStale` waits as long.
 _FRESH_SECONDS = 600
 #: Values of a difference that have words of their own.
 _SPOKEN = frozenset({"status", "other_status", "side"})
+
+
+def pause_after(proof_seconds: float) -> float:
+    """Say how long to wait after a proof that took so long."""
+    return min(max(_PROOF_SECONDS, proof_seconds * _PAUSES_PER_PROOF), _PROOF_SECONDS_MAX)
 
 
 @dataclass
@@ -82,18 +90,19 @@ class ControlRoom:
         the age of the last proof tells the rest.
         """
         while True:
+            started, pause_seconds = time.perf_counter(), float(_PROOF_SECONDS)
             try:
-                started = time.perf_counter()
                 self._proof, self._proved_at = await prove(self.sides), utc_now()
                 self._fresh_until_seconds = int(time.monotonic()) + _FRESH_SECONDS
                 self.telemetry.gauge("codebank_proof_seconds").set(time.perf_counter() - started)
                 self._show(self._proof, self._proved_at)
                 for database, size in (await database_sizes(self.sides)).items():
                     self.telemetry.gauge("codebank_database_bytes", database).set(size)
+                pause_seconds = pause_after(time.perf_counter() - started)
             except SIDE_ERRORS as error:
                 self._fresh_until_seconds = 0
                 log.warning("the proof waits for a side: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(_PROOF_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
     def _show(self, proof: Proof, proved_at: datetime) -> None:
         self.telemetry.gauge("codebank_proof_timestamp_seconds").set(proved_at.timestamp())
