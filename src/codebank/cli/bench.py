@@ -88,12 +88,15 @@ def metrics(as_json: bool, rounds: int, seconds: int, in_flight: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--rate", default=100, show_default=True, type=click.IntRange(1, 5000), help="Payments per second.")
 @click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 600))
+@click.option("--pages", default=40, show_default=True, type=click.IntRange(0, 40), help="Statement pages kept open.")
 @answering
-def flow(as_json: bool, rate: int, seconds: int) -> None:
-    """Measure, on the system that runs, how soon after the decision a payment is on the log, statement and index."""
-    from codebank.lab.delay import bench_delay, table_of
+def flow(as_json: bool, rate: int, seconds: int, pages: int) -> None:
+    """Measure, on the system that runs, how soon after the decision a payment is on log, statement, page and index."""
+    from codebank.lab.delay import Run, bench_delay, table_of
+    from codebank.roles import health_ports
 
-    result = asyncio.run(bench_delay(found_settings(), rate, seconds, talk))
+    settings = found_settings()
+    result = asyncio.run(bench_delay(settings, health_ports(settings), Run(rate, seconds, pages), talk))
     if as_json:
         data(result.document())
     else:

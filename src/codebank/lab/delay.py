@@ -1,7 +1,8 @@
-"""`codebank bench flow`: how long after the bank's decision an event is on the log, on the statement, in the index.
+"""`codebank bench flow`: how long after the bank's decision an event is on the log, the statement, its page, the index.
 
 An open loop: calls begin at their time, whether or not earlier ones were answered, as buyers do. It loads the system
-that runs, and asks every side afterwards for the times that it wrote down by itself.
+that runs, while statement pages of those who pay are open, and asks every side afterwards for the times that it wrote
+down by itself. A run that loses or doubles anything has no figure.
 """
 
 from __future__ import annotations
@@ -10,30 +11,29 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
-import asyncpg
 import grpc
 
+from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
 from codebank.eventlog.choice import open_log
-from codebank.eventlog.log import EventLog
-from codebank.events import PAYMENTS_TOPIC, PaymentEvent
+from codebank.events import PAYMENTS_TOPIC
+from codebank.lab.arrivals import accounts_there, in_index, on_log, on_pages, on_statement
+from codebank.lab.pages import open_pages
+from codebank.lab.meters import BENCH, ProcessorTime, read_meters
 from codebank.operate.cards import issue_card
 from codebank.runtime.grpc.tls import Identity, open_channel
 from codebank.runtime.postgres.pool import open_pool
-from codebank.search.index import SearchIndex
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
-from codebank.wire import MalformedEvent, decode_event, new_id, utc_now
+from codebank.wire import new_id, utc_now
 
 _CARDS: Final = 40
 _LIMIT_MINOR: Final = 90_000_000_000
-_PATIENCE_SECONDS: Final = 60
-_SCAN: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,13 @@ class DelayResult:
     seconds: int
     sent: int
     failed: int
+    #: Statement pages that were open.
+    pages: int
     log: str
     #: Stage → how long after the decision each event reached it.
     stages: Mapping[str, Sequence[int]]
+    #: Microseconds per payment.
+    processor: ProcessorTime
 
     def percentile(self, stage: str, percent: int) -> int:
         """Give a percentile of a stage's times."""
@@ -60,7 +64,9 @@ class DelayResult:
             "seconds": self.seconds,
             "sent": self.sent,
             "failed": self.failed,
+            "pages": self.pages,
             "log": self.log,
+            "processor_microseconds_per_payment": asdict(self.processor),
             "stages": {
                 stage: {"events": len(times)} | {f"p{n}_milliseconds": self.percentile(stage, n) for n in (50, 99)}
                 for stage, times in self.stages.items()
@@ -110,105 +116,77 @@ class _Load:
             self.failed += 1
 
 
-async def bench_delay(
-    settings: Settings, rate_per_second: int, seconds: int, tell: Callable[[str], None]
-) -> DelayResult:
-    """Load the running system, wait until everything has arrived, and read the times.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is measured: so many payments a second, for so long, with so many statement pages open."""
 
-    Raises CodebankError where the bank does not answer, or what was sent does not arrive.
+    rate_per_second: int
+    seconds: int
+    pages: int
+
+
+async def bench_delay(
+    settings: Settings, health_ports: Mapping[str, int], run: Run, tell: Callable[[str], None]
+) -> DelayResult:
+    """Load the running system, wait until everything has arrived, read the times, and prove that all sides agree.
+
+    Raises CodebankError where the bank does not answer, or what was sent does not arrive, or arrives twice.
     """
     tell(f"issuing {_CARDS} cards")
     cards = [await asyncio.to_thread(issue_card, settings, "", "Bench", _LIMIT_MINOR) for _ in range(_CARDS)]
+    account_ids = [UUID(card["card"]["account_id"]) for card in cards[: run.pages]]
     load, began_at = _Load(settings, cards), utc_now()
-    sent = await load.run(rate_per_second, seconds, tell)
-    tell("waiting until everything has arrived")
-    statement = await open_pool(settings.database_url("statement"), max_size=2, role="bench")
+    statement = await open_pool(settings.database_url("statement"), max_size=2, role=BENCH)
     try:
-        async with open_log(settings, "bench") as log:
+        async with open_log(settings, BENCH) as log:
+            before = await log.ends(PAYMENTS_TOPIC, settled=True)
+            await accounts_there(statement, account_ids)
+            tell(f"opening {len(account_ids)} pages")
+            async with open_pages(settings, statement, account_ids) as pages:
+                earlier = await read_meters(settings, health_ports, statement)
+                sent = await load.run(run.rate_per_second, run.seconds, tell)
+                tell("waiting until everything has arrived")
+                lines = await on_statement(statement, load.payments)
+                spent = (await read_meters(settings, health_ports, statement)).since(earlier)
+                found = await on_log(log, load.payments, before)
+                shown = await on_pages(pages, found.values())
             stages = {
-                "log": await _on_log(log, load.payments),
-                "line": await _on_statement(statement, load.payments),
+                "log": [one.late_milliseconds for one in found.values()],
+                "line": lines,
+                **({"page": shown} if pages else {}),
             }
         if settings.elasticsearch:
-            stages["index"] = await _in_index(settings, load.payments, began_at)
+            stages["index"] = await in_index(settings, load.payments, began_at)
     finally:
         await statement.close()
+    tell("proving")
+    if not (await prove_once(settings)).agrees:
+        raise CodebankError(Code.INTERNAL, "the sides do not agree", hint="`codebank proof` tells where")
     return DelayResult(
-        rate_per_second,
-        seconds,
+        run.rate_per_second,
+        run.seconds,
         sent,
         load.failed,
+        len(account_ids),
         "kafka" if settings.kafka else "embedded",
         {stage: sorted(times) for stage, times in stages.items()},
+        spent.per(len(load.payments)),
     )
 
 
-async def _on_statement(pool: asyncpg.Pool, payments: set[str]) -> list[int]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        rows = await pool.fetch(
-            "select (extract(epoch from projected_at - occurred_at) * 1000)::int as late from line"
-            " where payment_id = any($1::uuid[])",
-            list(payments),
-        )
-        if len(rows) == len(payments):
-            return [row["late"] for row in rows]
-        _check(deadline, "statement", len(rows), payments)
-        await asyncio.sleep(0.1)
-
-
-async def _on_log(log: EventLog, payments: set[str]) -> list[int]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    found: dict[str, int] = {}
-    positions: dict[int, int] = {}
-    while len(found) < len(payments):
-        for partition, end in (await log.ends(PAYMENTS_TOPIC, settled=True)).items():
-            while (position := positions.get(partition, 0)) < end:
-                records = await log.scan(PAYMENTS_TOPIC, partition, position, _SCAN)
-                if not records:
-                    break
-                positions[partition] = records[-1].offset + 1
-                for record in records:
-                    try:
-                        event = decode_event(record.headers, record.value)
-                    except MalformedEvent:
-                        continue
-                    if isinstance(event, PaymentEvent) and str(event.payment.payment_id) in payments:
-                        found[str(event.payment.payment_id)] = _milliseconds(event.occurred_at, record.appended_at)
-        _check(deadline, "log", len(found), payments)
-    return list(found.values())
-
-
-async def _in_index(settings: Settings, payments: set[str], began_at: datetime) -> list[int]:
-    index = SearchIndex.of(settings)
-    assert index is not None
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        found = {payment: late async for payment, late in index.delays(began_at) if payment in payments}
-        if len(found) == len(payments):
-            return list(found.values())
-        _check(deadline, "search index", len(found), payments)
-        await asyncio.sleep(0.2)
-
-
-def _milliseconds(earlier: datetime, later: datetime) -> int:
-    # Kafka's own times have no fraction of a millisecond, so one may seem to come before the other.
-    return max(0, round((later - earlier).total_seconds() * 1000))
-
-
-def _check(deadline: float, side: str, found: int, payments: set[str]) -> None:
-    if time.monotonic() > deadline:
-        raise CodebankError(Code.UNAVAILABLE, f"{len(payments) - found} of {len(payments)} never reached the {side}")
-
-
 def table_of(result: DelayResult) -> str:
-    """Write a run as a table."""
+    """Write a run as tables."""
     lines = [
-        f"{result.sent} payments at {result.rate_per_second}/s on the {result.log} log, {result.failed} failed",
+        f"{result.sent} payments at {result.rate_per_second}/s on the {result.log} log, {result.failed} failed,"
+        f" {result.pages} statement pages open",
         "",
         f"{'after the decision':<20} {'events':>7} {'p50 ms':>7} {'p99 ms':>7}",
     ]
     for stage, times in result.stages.items():
         row = f"{result.percentile(stage, 50):>7} {result.percentile(stage, 99):>7}"
         lines.append(f"{stage:<20} {len(times):>7} {row}")
-    return "\n".join(lines)
+    lines += ["", f"{'µs per payment':<20} {'itself':>7} {'its PostgreSQL':>15}"]
+    roles, postgres = result.processor.roles, result.processor.postgres
+    for name in sorted({*roles, *postgres}, key=lambda name: -roles.get(name, 0) - postgres.get(name, 0)):
+        lines.append(f"{name:<20} {roles.get(name, ''):>7} {postgres.get(name, ''):>15}")
+    return "\n".join([*lines, "", "proof: all sides agree"])
