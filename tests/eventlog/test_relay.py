@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,7 @@ from codebank.bank.store.writing import write
 from codebank.eventlog.local.log import LocalLog, LocalWriter
 from codebank.eventlog.log import NewRecord, Record, partition_of
 from codebank.eventlog.outbox import backlog
+from codebank.eventlog.pace import Pace
 from codebank.eventlog.relay import Relay
 from codebank.events import ACCOUNT_OPENED, PAYMENTS_TOPIC, AccountEvent, AccountState, AccountStatus
 from codebank.roles import METRICS
@@ -128,6 +129,33 @@ async def test_a_commit_wakes_the_relay(databases: Databases, log: LocalLog, ban
         await until(lambda: drained(bank))
 
     assert sequences(await on_log(log)) == {str(account): [1, 2] for account in ACCOUNTS}
+
+
+@dataclass
+class Gate(Pace):
+    """Lets a batch begin when the test says so."""
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self) -> None:
+        await self.open.wait()
+
+
+async def test_what_is_committed_while_a_batch_may_not_begin_goes_together(
+    databases: Databases, log: LocalLog, bank: asyncpg.Connection
+) -> None:
+    relay, stop = Relay(databases.dsn("bank"), log, Telemetry(METRICS), pace=(gate := Gate())), asyncio.Event()
+    running = asyncio.create_task(relay.run(stop))
+    await add_events(bank, 2, 20)
+    assert await on_log(log) == []
+
+    gate.open.set()
+    await until(lambda: drained(bank))
+    stop.set()
+    await running
+
+    assert len(await on_log(log)) == 105
+    assert relay.telemetry.registry.get_sample_value("codebank_relay_ship_seconds_count") == 1
 
 
 async def test_trap_a16_b03_an_event_is_in_the_commit_of_the_money_and_waits_while_the_log_is_down(

@@ -25,13 +25,18 @@ where l.locktype = 'advisory' and l.granted and (l.classid, l.objid, l.objsubid)
   and l.database = (select oid from pg_database where datname = current_database())
 """
 
+#: What is removed is still seen by the rest of its statement.
+_TAKE: Final = """
+with gone as (delete from outbox where position = any($1::bigint[]))
+select * from outbox where position <> all($1) order by position limit $2
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
     """An event that waits."""
 
-    account_id: UUID
-    sequence: int
+    position: int
     event_id: UUID
     record: NewRecord
 
@@ -78,21 +83,16 @@ async def depose(connection: Connection, sign: LeaderSign) -> bool:
     return bool(ended)
 
 
-async def read_batch(connection: Connection, max_rows: int) -> list[OutboxRow]:
-    """Read the rows that came first.
+async def take_batch(connection: Connection, shipped: Sequence[OutboxRow], max_rows: int) -> list[OutboxRow]:
+    """Forget rows that the log holds, and read the ones that come first of those that are left: one commit.
 
     Rows of one account come in the order of their sequence, because their writers held the account's lock. A row that
     is committed later with a lower position is of another account, and is read the next time: rows are forgotten by
     removing them, never by remembering how far one came.
     """
-    rows = await connection.fetch("select * from outbox order by position limit $1", max_rows)
+    rows = await connection.fetch(_TAKE, [row.position for row in shipped], max_rows)
     return [
-        OutboxRow(
-            row["account_id"],
-            row["sequence"],
-            row["event_id"],
-            NewRecord(key_of(row["account_id"]), row["value"], headers_of(row)),
-        )
+        OutboxRow(row["position"], row["event_id"], NewRecord(key_of(row["account_id"]), row["value"], headers_of(row)))
         for row in rows
     ]
 
@@ -102,15 +102,6 @@ def headers_of(row: asyncpg.Record) -> dict[str, str]:
     headers = event_headers(row["event_id"], row["type"], row["account_id"], row["sequence"], row["occurred_at"])
     # CloudEvents' distributed tracing extension, as Kafka's own tools read it: without the `ce_`.
     return headers | {TRACE_HEADER: row["traceparent"]} if row["traceparent"] else headers
-
-
-async def remove(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Forget rows that the log holds."""
-    await connection.execute(
-        "delete from outbox where (account_id, sequence) in (select * from unnest($1::uuid[], $2::bigint[]))",
-        [row.account_id for row in rows],
-        [row.sequence for row in rows],
-    )
 
 
 async def remove_by_event(connection: Connection, event_ids: Sequence[UUID]) -> int:

@@ -4,10 +4,10 @@ One relay leads, by a lease on the bank's database; others stand by. A session h
 by every look at the outbox. A stand-by that heard nothing of it for as long as the lease lasts ends that session at the
 server, and leads: a leader that hangs can remove nothing more, and the log refuses what it may still append.
 
-Shipping a batch has two commits, one on the log
-and one on the outbox, and a crash may fall between them. So a relay that begins to lead first looks at the tail of the
-log and removes from the outbox whatever is there already. That suffices because a batch is on the log whole or not at
-all, the next one is shipped only after the last was removed, and no batch is larger than the tail that is read.
+Shipping a batch has two commits, one on the log and one on the outbox, the second with the reading of the next batch;
+a crash may fall between them. So a relay that begins to lead first looks at the tail of the log and removes from the
+outbox whatever is there already. That suffices because a batch is on the log whole or not at all, the next one is
+shipped only after the last was removed, and no batch is larger than the tail that is read.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import asyncpg
 from codebank.eventlog import outbox
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, NewRecord, Record, Writer
 from codebank.eventlog.outbox import OutboxRow
+from codebank.eventlog.pace import Pace
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import connected, listening
 from codebank.runtime.process import pause
@@ -37,7 +38,9 @@ log = logging.getLogger(__name__)
 
 #: The largest batch that any relay ever ships, so that a tail of this size shows the last batch whole.
 BATCH_CEILING: Final = 1000
+#: A commit wakes the relay; should that be lost, it looks by itself.
 _POLL_SECONDS: Final = 0.5
+_REPORT_SECONDS: Final = 0.5
 _BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1, 2)
 
 
@@ -51,6 +54,7 @@ class Relay:
     batch_max: int = 500
     #: Silence of the leader after which a stand-by takes its place; longer than one batch takes to be on the log.
     lease_seconds: int = 20
+    pace: Pace = field(default_factory=Pace)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -88,12 +92,19 @@ class Relay:
     ) -> None:
         await self._recover(connection, writer)
         self.telemetry.gauge("codebank_relay_leading").set(1)
-        while not stop.is_set():
+        reported_at = float("-inf")
+        rows: Sequence[OutboxRow] = ()
+        while not (stop.is_set() and not rows):
+            await self.pace.wait()
+            # Cleared before looking: what is committed meanwhile wakes again.
             self._woken.clear()
-            shipped = await self._ship(connection, writer, batch_max)
-            if shipped < batch_max:
+            rows = await self._ship(connection, writer, rows, 0 if stop.is_set() else batch_max)
+            if rows:
+                self.pace.rest()
+            if time.monotonic() - reported_at >= _REPORT_SECONDS:
                 await self._report(connection)
-            if shipped == 0:
+                reported_at = time.monotonic()
+            if not rows:
                 await pause(self._woken, _POLL_SECONDS)
 
     async def _take_lead(self, connection: asyncpg.Connection, stop: asyncio.Event) -> bool:
@@ -120,16 +131,18 @@ class Relay:
             log.info("relay found events on the log already", extra=fields(events=removed))
         self.telemetry.ready.set()
 
-    async def _ship(self, connection: asyncpg.Connection, writer: Writer, batch_max: int) -> int:
+    async def _ship(
+        self, connection: asyncpg.Connection, writer: Writer, shipped: Sequence[OutboxRow], batch_max: int
+    ) -> Sequence[OutboxRow]:
+        """Remove what the log has of the last batch, and ship the next; gives that one, to be removed."""
         started = time.perf_counter()
-        rows = await outbox.read_batch(connection, batch_max)
+        rows = await outbox.take_batch(connection, shipped, batch_max)
         if rows:
             with _shipping(self.telemetry.tracer, rows) as records:
                 await writer.append(records)
-                await outbox.remove(connection, rows)
             self.telemetry.counter("codebank_relay_events_total").inc(len(rows))
             self.telemetry.histogram("codebank_relay_ship_seconds").observe(time.perf_counter() - started)
-        return len(rows)
+        return rows
 
     async def _report(self, connection: asyncpg.Connection) -> None:
         waiting = await outbox.backlog(connection)

@@ -25,29 +25,35 @@ from codebank.eventlog.log import (
 )
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import connect, listen
+from codebank.runtime.process import pause
 
 #: How long a reader waits at most before it looks by itself, should a wake-up have been lost.
 _POLL_SECONDS: Final = 0.5
 _ITSELF: Final = Broker(1, "PostgreSQL")
 
-# Rows of the ends are locked in order; only one writer is alive, but a fenced one may still be finishing.
+# One statement, so one round trip for a transaction. An earlier writer waits for the topic's row and finds that its
+# turn is over; a later one waits for what is written here.
 _APPEND: Final = """
-with moved as (
+with mine as (
+    select topic from topic where topic = $1 and writer_epoch = $2 for update
+), moved as (
     update partition_end e set next_offset = e.next_offset + n.count
-    from unnest($2::int[], $3::bigint[]) as n(partition, count)
-    where e.topic = $1 and e.partition = n.partition
+    from mine, unnest($3::int[], $4::bigint[]) as n(partition, count)
+    where e.topic = mine.topic and e.partition = n.partition
     returning e.partition, e.next_offset - n.count as first_offset
 ), written as (
     insert into record (topic, partition, "offset", key, value, headers)
     select $1, n.partition, m.first_offset + n.place, n.key, n.value, n.headers::jsonb
-    from unnest($4::int[], $5::bigint[], $6::bytea[], $7::bytea[], $8::text[])
+    from unnest($5::int[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[])
          as n(partition, place, key, value, headers)
     join moved m using (partition)
 )
-select pg_notify('log', $1)
+select pg_notify('log', topic) from mine
 """
+# Most partitions have nothing new: their ends say so without a look into each.
 _READ: Final = """
 select r.* from unnest($2::int[], $3::bigint[]) as want(partition, from_offset)
+join partition_end e on e.topic = $1 and e.partition = want.partition and e.next_offset > want.from_offset
 cross join lateral (
     select * from record r
     where r.topic = $1 and r.partition = want.partition and r."offset" >= want.from_offset
@@ -137,12 +143,12 @@ class LocalWriter:
             headers = msgspec.json.encode(record.headers).decode()
             rows.append((partition, places[partition], record.key, record.value, headers))
             places[partition] += 1
-        async with self.pool.acquire() as connection, connection.transaction():
-            epoch = await connection.fetchval("select writer_epoch from topic where topic = $1 for update", self.topic)
-            if epoch != self.epoch:
-                raise Fenced(f"writer {self.epoch} of {self.topic} was replaced by writer {epoch}")
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            await connection.execute(_APPEND, self.topic, list(places), list(places.values()), *columns)
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        async with self.pool.acquire() as connection:
+            if not await connection.fetch(
+                _APPEND, self.topic, self.epoch, list(places), list(places.values()), *columns
+            ):
+                raise Fenced(f"writer {self.epoch} of {self.topic} was replaced by a later one")
 
     async def tail(self, count: int) -> list[Record]:
         return [_record(row) for row in await self.pool.fetch(_TAIL, self.topic, count)]
@@ -159,7 +165,9 @@ class LocalReader:
         self._group = group
         self._positions = positions
         self._next: dict[int, int] = {}
+        #: Set while there may be more than was read: something was appended, or the last look did not take all.
         self._woken = asyncio.Event()
+        self._woken.set()
         #: Listens for appends; whoever reads keeps it open, so there is no task that could end alone.
         self._ear: asyncpg.Connection | None = None
 
@@ -171,6 +179,8 @@ class LocalReader:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while True:
+            await pause(self._woken, min(deadline - loop.time(), _POLL_SECONDS, self._group.heartbeat_seconds))
+            # Cleared before looking: what is appended meanwhile wakes again.
             self._woken.clear()
             try:
                 await self._keep_listening()
@@ -179,16 +189,10 @@ class LocalReader:
             except OUTAGES:
                 # Whatever is remembered may be stale by the time the database is back: ask for everything anew.
                 self._next.clear()
+                self._woken.set()
                 raise
-            remaining = deadline - loop.time()
-            if records or remaining <= 0:
+            if records or loop.time() >= deadline:
                 return records
-            pause = min(remaining, _POLL_SECONDS, self._group.heartbeat_seconds)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
 
     async def _keep_listening(self) -> None:
         if self._ear is None or self._ear.is_closed():
@@ -210,6 +214,8 @@ class LocalReader:
         # Each partition gets its share of the batch, so that a busy one does not starve the others.
         share = max(1, max_records // len(self._next))
         rows = await self._log.pool.fetch(_READ, self._group.topic, list(self._next), list(self._next.values()), share)
+        if len(rows) >= share:
+            self._woken.set()
         records = [_record(row) for row in rows][:max_records]
         # Fetching took time; what was lost meanwhile belongs to another member already.
         owned = self._group.owned_now()
@@ -221,6 +227,7 @@ class LocalReader:
     async def seek(self, partition: int, offset: int) -> None:
         if partition in self._next:
             self._next[partition] = offset
+            self._woken.set()
 
     async def close(self) -> None:
         if self._ear is not None:
