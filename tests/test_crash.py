@@ -11,7 +11,8 @@ import pytest
 from codebank.checkout.bank import BankClient
 from codebank.checkout.order import Unknown
 from codebank.checkout.service import Shop
-from codebank.statement import applying
+from codebank.runtime.postgres.pool import Connection
+from codebank.statement.store import projecting
 from tests.checkout.shop import APPROVED, TIMEOUT_AFTER_COMMIT, card_body, orders_of, payments_of
 from tests.conftest import Databases
 from tests.eventlog.test_relay import CrashingLog
@@ -114,14 +115,15 @@ async def test_stopped_after_ship_before_removal(system: System) -> None:
 
 
 async def test_stopped_after_projection_before_position(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, deaths = applying._write, iter([True] * 3)
+    real, deaths = projecting.write_batch, iter([True] * 3)
 
-    async def die(*arguments: Any) -> None:
-        await real(*arguments)
-        if next(deaths, False):
-            raise ConnectionResetError("killed before the commit")
+    async def die(connection: Connection, *arguments: Any) -> None:
+        async with connection.transaction():
+            await real(connection, *arguments)
+            if next(deaths, False):
+                raise ConnectionResetError("killed before the commit")
 
-    monkeypatch.setattr(applying, "_write", die)
+    monkeypatch.setattr(projecting, "write_batch", die)
     await buy_many(system)
     proof = await system.proven()
 

@@ -377,6 +377,20 @@ async def test_statement_0003_takes_any_status_and_leaves_what_was_put_aside_its
     assert excuses == {CARDHOLDER: [Excuse(7)]}
 
 
+async def test_statement_0004_lets_a_statement_take_back_what_it_wrote(postgres: EmbeddedPostgres) -> None:
+    async with migrated(postgres, "statement", 3) as connection:
+        await connection.execute("insert into position (topic, partition, next_offset) values ('t', 1, 7)")
+        await apply(connection, "statement", 4)
+
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await connection.execute(
+                "with moved as (update position set next_offset = 9 returning 1) select refuse_moved() from moved"
+            )
+
+        assert refused.value.sqlstate == "CB001"
+        assert await connection.fetchval("select next_offset from position") == 7
+
+
 async def test_log_0001_has_twelve_partitions_of_each_topic_and_nothing_on_them(postgres: EmbeddedPostgres) -> None:
     async with migrated(postgres, "log", 0) as log:
         await apply(log, "log", 1)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -28,6 +29,8 @@ from codebank.statement.dead_letters import read_dead_letters, replay
 from codebank.statement.excuse import Excuses
 from codebank.statement.line import line_of
 from codebank.statement.projector import PositionLost, Projector
+from codebank.statement.store import projecting as store
+from codebank.statement.store.projecting import StatementMoved
 from codebank.wire import utc_now
 from tests.conftest import Databases
 from tests.statement.desk import ANA, BIA, Desk, Story, open_desk, payment_id, record_of
@@ -113,7 +116,7 @@ async def test_trap_b20_a_new_group_reads_from_the_beginning(desk: Desk) -> None
 
 
 async def test_a_crash_between_lines_and_position_leaves_neither(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    await desk.append(*a_story().events)
+    await desk.append(*a_story().events, NewRecord(str(ANA).encode(), b"what must be put aside", {}))
     real = applying._write
 
     async def die(*arguments: Any) -> None:
@@ -131,6 +134,65 @@ async def test_a_crash_between_lines_and_position_leaves_neither(desk: Desk, mon
     assert await desk.lines() == EXPECTED
 
 
+async def test_partitions_that_are_read_together_are_stored_together(desk: Desk) -> None:
+    assert partition_of(str(ANA).encode()) != partition_of(str(BIA).encode())
+    await desk.append(*a_story().events, *Story(BIA).opened().paid(50).events)
+
+    await desk.project()
+
+    transactions = "select xmin::text from line union select xmin::text from position where next_offset > 0"
+    written = await desk.pool.fetch(transactions)
+    assert len(written) == 1
+
+
+async def test_a_crash_before_the_commit_leaves_nothing_of_any_partition(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.append(*a_story().events, *Story(BIA).opened().paid(50).events)
+    real = store.write_batch
+
+    async def die(connection: asyncpg.Connection, *arguments: Any) -> None:
+        async with connection.transaction():
+            await real(connection, *arguments)
+            raise ConnectionResetError("killed before the commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("codebank.statement.store.projecting.write_batch", die)
+        with pytest.raises(ConnectionResetError):
+            await desk.project()
+    assert await desk.lines() + await desk.lines(BIA) == []
+
+    await desk.project()
+
+    assert await desk.lines() == EXPECTED
+    assert await desk.lines(BIA) == [(2, "approved", 50)]
+
+
+async def test_what_another_wrote_since_the_accounts_were_read_is_neither_lost_nor_written_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here an operator applies a dead letter, between what the projector reads and what it writes."""
+    story = a_story()
+    await desk.append(*story.events[:2])
+    await desk.project()
+    await desk.append(*story.events[2:])
+    real, event = store.read_sequences, story.events[2]
+
+    async def read_too_early(connection: asyncpg.Connection, accounts: Any) -> dict[UUID, int]:
+        found = await real(connection, accounts)
+        monkeypatch.undo()
+        async with desk.pool.acquire() as another, another.transaction():
+            await applying.apply_late(another, event, line_of(event))
+        return found
+
+    monkeypatch.setattr("codebank.statement.store.projecting.read_sequences", read_too_early)
+    await desk.project()
+
+    assert await desk.lines() == EXPECTED
+    sample = desk.telemetry.registry.get_sample_value
+    assert sample("codebank_projector_events_total", {"type": "codebank.payment.declined"}) is None
+
+
 async def test_a_member_that_lost_its_partition_cannot_write(desk: Desk) -> None:
     await desk.append(*a_story().events)
     projector = desk.projector("slow")
@@ -139,6 +201,8 @@ async def test_a_member_that_lost_its_partition_cannot_write(desk: Desk) -> None
     await reader.close()
 
     await desk.project()  # another member took over and read further
+    with pytest.raises(StatementMoved):
+        await projector._store_together([records])
     with pytest.raises(PositionLost):
         await projector._store(records)
 
@@ -275,7 +339,7 @@ async def ready(desk: Desk, *, be: bool) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("where", ["projector.ship_dead_letters", "projector.apply_records"])
+@pytest.mark.parametrize("where", ["projector.ship_dead_letters", "projector.apply_plainly"])
 async def test_trap_c02_an_error_that_nobody_expected_ends_the_role(
     desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

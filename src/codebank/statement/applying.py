@@ -20,6 +20,7 @@ from codebank.statement.excuse import Excuse, Excuses, number_on_record
 from codebank.statement.line import Line, Step, line_of, step_of
 from codebank.statement.store import dead_letters
 from codebank.statement.store import projecting as store
+from codebank.statement.store.projecting import Move, StatementMoved, Wake
 from codebank.wire import MalformedEvent, decode_event
 
 #: What the database says of a value that it cannot hold: no repetition would heal that.
@@ -29,6 +30,10 @@ _REASON_LENGTH_MAX: Final = 300
 
 class SequenceGap(Exception):
     """An event of an account is missing: nothing after it may be shown as if it were whole."""
+
+
+#: Why a batch is not written as it came, but looked at partition by partition, and record by record if need be.
+NOT_PLAIN: Final = (StatementMoved, SequenceGap, MalformedEvent, *UNSTORABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,30 @@ def read_event(headers: Mapping[str, str], value: bytes, key: bytes) -> tuple[Ev
 def cannot_store(error: Exception) -> str:
     """Say in a line why the database does not take something."""
     return f"it cannot be stored: {str(error).splitlines()[0]}"[:_REASON_LENGTH_MAX]
+
+
+async def apply_plainly(
+    connection: Connection, moves: Sequence[Move], records: Sequence[Record], traces: Mapping[UUID, str]
+) -> AppliedRecords:
+    """Write what records of any partitions make of the statement, and how far those were read: all or nothing.
+
+    What it was made on is read without any lock: it is written only where the positions and the accounts' last events
+    are the same still, and whoever changes a statement otherwise changes one of the two. Raises one of NOT_PLAIN,
+    with nothing written, where something must be looked at more closely, by `apply_records`.
+    """
+    accounts = {account for account in map(account_of, records) if account is not None}
+    known = await store.read_sequences(connection, accounts)
+    batch = Batch(dict(known), Excuses({}))
+    for record in records:
+        add(batch, *read_event(record.headers, record.value, record.key))
+    last_events = [(known.get(account_id, 0), event) for account_id, event in batch.accounts.items()]
+    await store.write_batch(connection, moves, last_events, list(batch.lines.values()), wakes_of(batch, traces))
+    return AppliedRecords(batch.applied, batch.put_aside)
+
+
+def wakes_of(batch: Batch, traces: Mapping[UUID, str]) -> list[Wake]:
+    """Say which pages are to be woken."""
+    return [Wake(account, event.sequence, traces.get(account, "")) for account, event in batch.accounts.items()]
 
 
 async def apply_records(
@@ -173,8 +202,7 @@ async def _write(connection: Connection, batch: Batch, traces: Mapping[UUID, str
         await store.write_lines(connection, list(batch.lines.values()))
     if batch.put_aside:
         await dead_letters.write(connection, [(one.record, one.reason, one.excuse) for one in batch.put_aside])
-    for account_id, event in batch.accounts.items():
-        await store.announce(connection, account_id, event.sequence, traces.get(account_id, ""))
+    await store.announce(connection, wakes_of(batch, traces))
 
 
 async def apply_late(connection: Connection, event: Event, line: Line | None) -> None:
@@ -192,4 +220,4 @@ async def apply_late(connection: Connection, event: Event, line: Line | None) ->
     await store.write_accounts(connection, [event])
     if line is not None:
         await store.write_lines(connection, [line])
-    await store.announce(connection, account_id, event.sequence, "")
+    await store.announce(connection, [Wake(account_id, event.sequence, "")])

@@ -22,7 +22,14 @@ from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
 from codebank.events import EVENT_TYPES, PAYMENTS_TOPIC, STATEMENT_GROUP
 from codebank.runtime.process import background, pause
 from codebank.runtime.watch.telemetry import Telemetry, fields
-from codebank.statement.applying import AppliedRecords, SequenceGap, account_of, apply_records
+from codebank.statement.applying import (
+    NOT_PLAIN,
+    AppliedRecords,
+    SequenceGap,
+    account_of,
+    apply_plainly,
+    apply_records,
+)
 from codebank.statement.dead_letters import ship_dead_letters
 from codebank.statement.store import dead_letters
 from codebank.statement.store import projecting as store
@@ -81,45 +88,77 @@ class Projector:
                 await pause(stop, _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
                 failures += 1
 
-    async def _positions(self, partitions: Collection[int]) -> Mapping[int, int]:
+    async def _kept(self, partitions: Collection[int]) -> Mapping[int, int]:
         async with self.pool.acquire() as connection:
             return await store.read_positions(connection, PAYMENTS_TOPIC, partitions)
 
+    async def _positions(self, partitions: Collection[int]) -> Mapping[int, int]:
+        async with self.pool.acquire() as connection:
+            await store.prepare_positions(connection, PAYMENTS_TOPIC, partitions)
+        return await self._kept(partitions)
+
     async def step(self, reader: Reader) -> int:
-        """Read one batch and store it, partition by partition; tell how many events were stored."""
+        """Read one batch and store it; tell how many events were stored."""
         records = await reader.read(self.batch_max, _READ_SECONDS)
+        if not records:
+            return 0
+        started = time.perf_counter()
         by_partition: dict[int, list[Record]] = {}
         for record in records:
             by_partition.setdefault(record.partition, []).append(record)
-        stored, started = 0, time.perf_counter()
-        failed: Exception | None = None
+        try:
+            stored = await self._store_together(list(by_partition.values()))
+        except NOT_PLAIN:
+            stored = await self._store_apart(reader, by_partition)
+        except Exception:
+            await self._go_back(reader, by_partition)
+            raise
+        self.telemetry.histogram("codebank_projector_batch_seconds").observe(time.perf_counter() - started)
+        return stored
+
+    async def _store_together(self, parts: Sequence[Sequence[Record]]) -> int:
+        """Store the records of all partitions by one commit. Raises one of NOT_PLAIN, and has stored nothing then."""
+        records = [record for part in parts for record in part]
+        with self._traced(records) as traces:
+            async with self.pool.acquire() as connection:
+                applied = await apply_plainly(connection, [_move(part) for part in parts], records, traces)
+        return self._stored(applied, parts)
+
+    async def _store_apart(self, reader: Reader, by_partition: Mapping[int, Sequence[Record]]) -> int:
+        """Store partition by partition, so that one that must stand still holds up no other."""
+        stored, failed = 0, None
         for partition, mine in by_partition.items():
             try:
                 stored += await self._store(mine)
             except Exception as error:
                 # Only this partition stands still; it is read again from the position that was kept.
-                with contextlib.suppress(*LOG_ERRORS):
-                    kept = await self._positions([partition])
-                    await reader.seek(partition, kept.get(partition, 0))
+                await self._go_back(reader, [partition])
                 failed = error
         if failed is not None:
             raise failed
-        if records:
-            self.telemetry.histogram("codebank_projector_batch_seconds").observe(time.perf_counter() - started)
         return stored
 
+    async def _go_back(self, reader: Reader, partitions: Collection[int]) -> None:
+        with contextlib.suppress(*LOG_ERRORS):
+            kept = await self._kept(partitions)
+            for partition in partitions:
+                await reader.seek(partition, kept.get(partition, 0))
+
     async def _store(self, records: Sequence[Record]) -> int:
-        first, last = records[0], records[-1]
+        """Store the records of one partition, and put aside what nobody can read."""
+        move = _move(records)
         with self._traced(records) as traces:
             async with self.pool.acquire() as connection, connection.transaction():
-                end = last.offset + 1
-                moved = await store.move_position(connection, first.topic, first.partition, first.follows, end)
-                if not moved:
-                    raise PositionLost(f"partition {first.partition} is no longer at {first.follows}")
+                if not await store.move_position(connection, *move):
+                    raise PositionLost(f"partition {move.partition} is no longer at {move.before}")
                 applied = await apply_records(connection, records, traces)
+        return self._stored(applied, [records])
+
+    def _stored(self, applied: AppliedRecords, parts: Sequence[Sequence[Record]]) -> int:
         self._count(applied)
-        # Records of a partition are in the order of their time.
-        self._whole_until[last.partition] = last.appended_at
+        for part in parts:
+            # Records of a partition are in the order of their time.
+            self._whole_until[part[-1].partition] = part[-1].appended_at
         return len(applied.events)
 
     @contextlib.contextmanager
@@ -175,7 +214,7 @@ class Projector:
     async def _report_lag(self, reader: Reader) -> None:
         assigned = reader.assigned
         ends = await self.log.ends(PAYMENTS_TOPIC)
-        kept = await self._positions(assigned)
+        kept = await self._kept(assigned)
         behind = {partition: end - kept.get(partition, 0) for partition, end in ends.items()}
         now = utc_now()
         for partition in ends:
@@ -191,3 +230,9 @@ class Projector:
             await store.mark_caught_up(connection, [one for one in assigned if behind.get(one, 1) <= 0])
             waiting = await dead_letters.count_waiting(connection)
         self.telemetry.gauge("codebank_dead_letters_waiting").set(waiting)
+
+
+def _move(records: Sequence[Record]) -> store.Move:
+    """Say how far the records of a partition lead."""
+    first, last = records[0], records[-1]
+    return store.Move(first.topic, first.partition, first.follows, last.offset + 1)
