@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from codebank.errors import HTTP_STATUS, Code, CodebankError
 from codebank.money import Money
 from codebank.runtime.web.http import SSE_HEARTBEAT, Json, push, read_form, sse_event
 from codebank.runtime.web.pages import Pages
+from codebank.statement.drawn import DrawnRows
 from codebank.statement.export import csv_of
 from codebank.statement.line import by_day, initial_of, tint_of, used_percent
 from codebank.statement.live import Hub
@@ -41,6 +42,7 @@ class Web:
     session_hours: int
     #: E-mail and password that a demo shows.
     demo_sign_in: tuple[str, str]
+    rows: DrawnRows = field(default_factory=DrawnRows)
 
     def routes(self) -> list[Route]:
         """List the routes of the pages."""
@@ -139,6 +141,7 @@ class Web:
             "tint_of": tint_of,
             "initial_of": initial_of,
             "fresh_after": fresh_after,
+            "drawn": self.rows.drawing(self.pages.language(request), account.currency, fresh_after),
             "behind_since": self.hub.behind_since(account.account_id),
         }
 
