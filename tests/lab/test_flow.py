@@ -11,8 +11,8 @@ import pytest
 from codebank.errors import CodebankError
 from codebank.eventlog.log import NewRecord
 from codebank.lab.arrivals import on_log
-from codebank.lab.pages import Page, open_pages
 from codebank.lab.meters import UPKEEP, Meters, read_meters
+from codebank.lab.pages import Page, open_pages
 from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import HealthServer, Telemetry
 from codebank.runtime.web.serve import serve_app

@@ -27,6 +27,7 @@ from codebank.eventlog import outbox
 from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, NewRecord, Record, Writer
 from codebank.eventlog.outbox import OutboxRow
 from codebank.eventlog.pace import Pace
+from codebank.eventlog.waking import CHANNEL
 from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import connected, listening
 from codebank.runtime.process import pause
@@ -61,7 +62,7 @@ class Relay:
         """Lead or stand by until asked to stop; a batch under way is finished first."""
         batch_max = min(self.batch_max, BATCH_CEILING)
         failures = 0
-        async with listening(self.bank_dsn, "outbox", lambda _payload: self._woken.set(), role="relay"):
+        async with listening(self.bank_dsn, CHANNEL, lambda _payload: self._woken.set(), role="relay"):
             while not stop.is_set():
                 try:
                     await self._lead(stop, batch_max)

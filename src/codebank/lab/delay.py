@@ -22,8 +22,8 @@ from codebank.errors import Code, CodebankError
 from codebank.eventlog.choice import open_log
 from codebank.events import PAYMENTS_TOPIC
 from codebank.lab.arrivals import accounts_there, in_index, on_log, on_pages, on_statement
-from codebank.lab.pages import open_pages
 from codebank.lab.meters import BENCH, ProcessorTime, read_meters
+from codebank.lab.pages import open_pages
 from codebank.operate.cards import issue_card
 from codebank.runtime.grpc.tls import Identity, open_channel
 from codebank.runtime.postgres.pool import open_pool

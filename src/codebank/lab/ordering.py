@@ -27,9 +27,9 @@ import msgspec
 
 from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
-from codebank.lab.bench import rig, some_port
 from codebank.lab.buyers import Bought, buy_for_a_while
 from codebank.lab.cage import caged
+from codebank.lab.rig import describe_machine, some_port
 from codebank.lab.spending import resident_kilobytes, spent_below
 from codebank.operate.cards import issue_card
 from codebank.runtime.postgres.pool import connect
@@ -131,7 +131,7 @@ def bench_orders(connections: Sequence[int], seconds: int, tell: Tell) -> OrderR
                 figures = asyncio.run(_measure(settings, system.pid, connections, seconds, buy, tell))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return OrderResult(figures, rig(), seconds, cage.folder is not None)
+    return OrderResult(figures, describe_machine(), seconds, cage.folder is not None)
 
 
 def _environment(state: Path) -> dict[str, str]:
