@@ -11,7 +11,7 @@ import pytest
 
 from codebank.cli.bench import _durable_server
 from codebank.errors import CodebankError
-from codebank.lab.bench import AUTHORIZE, HOT, Measured, _figure, require_each_once, run_scenario, table_of
+from codebank.lab.bench import AUTHORIZE, HOT, Measured, figure_of, require_each_once, run_scenario, table_of
 from codebank.lab.load import Turn
 from codebank.lab.processor import children_of, family_microseconds, own_microseconds, resident_bytes
 from codebank.settings import Settings
@@ -21,7 +21,7 @@ WANTED = {"name", "callers", "requests_per_second", "p50_ms", "p99_ms", "server_
 
 
 @pytest.mark.timeout(120)
-def test_a_short_run_has_every_figure_and_says_what_it_was_measured_on() -> None:
+def test_a_short_run_has_everyfigure_of_and_says_what_it_was_measured_on() -> None:
     told: list[str] = []
 
     result = run_scenario(HOT, _durable_server, 1, 1, told.append)
@@ -44,14 +44,14 @@ def test_the_contenders_are_named_once_and_every_ratio_is_of_two_of_them() -> No
         assert {side for pair in scenario.ratios.values() for side in pair} <= set(names)
 
 
-def test_figures_are_medians_of_the_rounds() -> None:
+def testfigure_ofs_are_medians_of_the_rounds() -> None:
     rounds = [
         Measured(Turn(1000, 1_000_000, [1000] * 98 + [9000, 9000], 50_000), 200_000, 60_000),
         Measured(Turn(2000, 1_000_000, [2000] * 100, 100_000), 500_000, 140_000),
         Measured(Turn(4000, 1_000_000, [3000] * 100, 400_000), 1_200_000, 280_000),
     ]
 
-    figure = _figure(HOT.contenders[0], rounds)
+    figure = figure_of(HOT.contenders[0], rounds)
 
     assert (figure.requests_per_second, figure.requests_per_second_min, figure.requests_per_second_max) == (
         2000, 1000, 4000,
@@ -61,7 +61,7 @@ def test_figures_are_medians_of_the_rounds() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_payment_that_is_not_there_leaves_no_figures(databases: Databases, settings: Settings) -> None:
+async def test_a_payment_that_is_not_there_leaves_nofigure_ofs(databases: Databases, settings: Settings) -> None:
     await require_each_once(settings, 0)
 
     with pytest.raises(CodebankError, match="1 payments were answered, 0 are there"):

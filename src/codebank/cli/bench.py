@@ -60,6 +60,29 @@ def hot(as_json: bool, rounds: int, seconds: int) -> None:
     _show(result, table_of, as_json)
 
 
+@bench.command()
+@_measures
+@click.option("--payments", default=100_000, show_default=True, type=click.IntRange(0, 100_000_000))
+@click.option("--accounts", default=10_000, show_default=True, type=click.IntRange(1, 9_999_999))
+@answering
+def size(as_json: bool, rounds: int, seconds: int, payments: int, accounts: int) -> None:
+    """Measure a bank with many payments and accounts beside one without any."""
+    from codebank.lab.size import bench_size, table_of
+
+    _show(bench_size(_durable_server, payments, accounts, rounds, seconds, talk), table_of, as_json)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 50))
+@answering
+def start(as_json: bool, rounds: int) -> None:
+    """Measure how long `codebank up` takes until it can be used, first and again, and until it has stopped."""
+    from codebank.lab.starting import bench_start, table_of
+
+    _show(bench_start(rounds, talk), table_of, as_json)
+
+
 def _show(result: Any, table_of: Callable[[Any], str], as_json: bool) -> None:
     if as_json:
         data(result.document())

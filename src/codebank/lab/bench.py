@@ -157,10 +157,10 @@ def run_scenario(scenario: Scenario, open_server: OpenServer, rounds: int, secon
             single = stack.enter_context(rig.another(batch_size_max=1))
         load = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
         measured: dict[tuple[str, int], list[Measured]] = {(one.name, one.callers): [] for one in scenario.contenders}
-        warm = [_measure(one, single if one.one_by_one else rig, load, 1) for one in scenario.contenders]
+        warm = [measure(one, single if one.one_by_one else rig, load, 1) for one in scenario.contenders]
         for number in range(1, rounds + 1):
             for one in scenario.contenders:
-                found = _measure(one, single if one.one_by_one else rig, load, seconds)
+                found = measure(one, single if one.one_by_one else rig, load, seconds)
                 measured[one.name, one.callers].append(found)
                 tell(f"round {number}/{rounds}  {one.name:<11} {one.callers:>3}  {found.turn.per_second:>7}/s")
         tell("proving")
@@ -168,11 +168,12 @@ def run_scenario(scenario: Scenario, open_server: OpenServer, rounds: int, secon
         payments = sum(found.turn.items for one, found in zip(scenario.contenders, warm, strict=True) if one.pays)
         payments += sum(found.turn.items for one in paying for found in measured[one.name, one.callers])
         asyncio.run(require_each_once(rig.settings, payments))
-    figures = [_figure(one, measured[one.name, one.callers]) for one in scenario.contenders]
+    figures = [figure_of(one, measured[one.name, one.callers]) for one in scenario.contenders]
     return Result(figures, dict(_ratios(scenario, measured)), rounds, seconds, describe_machine(), payments)
 
 
-def _measure(contender: Contender, rig: Rig, load: ProcessPoolExecutor, seconds: int) -> Measured:
+def measure(contender: Contender, rig: Rig, load: ProcessPoolExecutor, seconds: int) -> Measured:
+    """Let a contender have its turn."""
     before = rig.spent_microseconds()
     turn = load.submit(contender.load, rig.target, seconds).result()
     server, postgres = (after - one for one, after in zip(before, rig.spent_microseconds(), strict=True))
@@ -195,7 +196,8 @@ async def require_each_once(settings: Settings, payments: int) -> None:
         raise CodebankError(Code.INTERNAL, "the sides do not agree: no figures")
 
 
-def _figure(contender: Contender, measured: Sequence[Measured]) -> Figure:
+def figure_of(contender: Contender, measured: Sequence[Measured]) -> Figure:
+    """Give the medians of a contender's turns."""
     rates = [one.turn.per_second for one in measured]
     calls = sorted(call for one in measured for call in one.turn.call_microseconds)
 

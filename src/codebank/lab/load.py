@@ -39,6 +39,12 @@ STREAM_DEPTH: Final = 4
 #: Stands where a request's key comes; keys are as long.
 _KEY_PLACE: Final = b"bench-0000000000000000-000000000"
 _CALL_SECONDS: Final = 30
+#: Accounts that are charged in turn while a database is filled: more would not fit into memory.
+_ACCOUNTS_AT_ONCE: Final = 10_000
+
+
+#: Number, CVV, expiry year and month.
+Card = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,7 @@ class Target:
     address: str
     merchant_key: str
     bank_dsn: str
-    #: Number, CVV, expiry year and month.
-    cards: Sequence[tuple[str, str, int, int]]
+    cards: Sequence[Card]
     #: Several where processes share the port: the kernel spreads connections, not calls.
     connections: int = 1
 
@@ -254,26 +259,60 @@ def sql(target: Target, seconds: int) -> Turn:
 
 async def _sql(target: Target, seconds: int) -> Turn:
     connection: Any = await connect(target.bank_dsn, role="bench")
-    rows = await connection.fetch("select card_id, account_id, token from card")
+    try:
+        known = await _known(connection, await connection.fetch("select card_id, account_id, token from card"))
+        microseconds, taken = 0, []
+        while microseconds < seconds * 1_000_000:
+            taken.append(await _write_batch(connection, known))
+            microseconds += taken[-1]
+    finally:
+        await connection.close()
+    return Turn(len(taken) * BATCH, microseconds, sorted(taken))
+
+
+def fill(target: Target, payments: int) -> int:
+    """Write so many payments, spread over all accounts, and give how many there are."""
+    return uvloop.run(_fill(target, payments))
+
+
+async def _fill(target: Target, payments: int) -> int:
+    connection: Any = await connect(target.bank_dsn, role="bench")
+    written = 0
+    try:
+        rows = await connection.fetch("select card_id, account_id, token from card order by card_id")
+        for first in range(0, len(rows), _ACCOUNTS_AT_ONCE):
+            known = await _known(connection, rows[first : first + _ACCOUNTS_AT_ONCE])
+            # What is to be there once these accounts have their share.
+            while written < payments * min(len(rows), first + _ACCOUNTS_AT_ONCE) // len(rows):
+                await _write_batch(connection, known)
+                written += BATCH
+    finally:
+        await connection.close()
+    return written
+
+
+async def _known(connection: Any, rows: Sequence[Any]) -> Known:
     places: dict[bytes | str | UUID, CardPlace] = {
         row["token"]: CardPlace(row["account_id"], row["card_id"]) for row in rows
     }
-    tokens = [row["token"] for row in rows]
     merchants = await read_merchants(connection, [DEMO_MERCHANT])
-    everything = [place.account_id for place in places.values()], [place.card_id for place in places.values()]
-    accounts, cards = await read_accounts(connection, *everything)
-    microseconds, taken = 0, []
-    while microseconds < seconds * 1_000_000:
-        # What Python decides and builds is left out of the time; what PostgreSQL is sent is the same.
-        deciding = Deciding(Known(places, merchants, accounts, cards), utc_now(), new_id)
-        for _ in range(BATCH):
-            deciding.answer(_charge(tokens[random.randrange(len(tokens))]))  # noqa: S311 (a load)
-        began = time.perf_counter_ns()
-        await write(connection, deciding.writes)
-        taken.append((time.perf_counter_ns() - began) // 1000)
-        microseconds += taken[-1]
-    await connection.close()
-    return Turn(len(taken) * BATCH, microseconds, sorted(taken))
+    everything = [row["account_id"] for row in rows], [row["card_id"] for row in rows]
+    return Known(places, merchants, *await read_accounts(connection, *everything))
+
+
+async def _write_batch(connection: Any, known: Known) -> int:
+    """Write a batch of charges, and give its microseconds.
+
+    What Python decides and builds is left out of the time; what PostgreSQL is sent is the same.
+    """
+    deciding, tokens = Deciding(known, utc_now(), new_id), list(known.places)
+    for _ in range(BATCH):
+        token = tokens[random.randrange(len(tokens))]  # noqa: S311 (a load)
+        assert isinstance(token, str)
+        deciding.answer(_charge(token))
+    began = time.perf_counter_ns()
+    await write(connection, deciding.writes)
+    return (time.perf_counter_ns() - began) // 1000
 
 
 def _charge(token: str) -> Authorize:

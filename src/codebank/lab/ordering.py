@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -29,12 +27,12 @@ from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
 from codebank.lab.buyers import Bought, buy_for_a_while
 from codebank.lab.cage import caged
-from codebank.lab.rig import describe_machine, some_port
+from codebank.lab.rig import describe_machine
 from codebank.lab.spending import resident_kilobytes, spent_below
+from codebank.lab.system import own_environment, running, until_ready
 from codebank.operate.cards import issue_card
 from codebank.runtime.postgres.pool import connect
-from codebank.runtime.watch.health import is_ready
-from codebank.settings import PREFIX, READER_ROLE, ROLE_NAMES, Settings
+from codebank.settings import READER_ROLE, Settings
 from codebank.wire import new_id
 
 #: What the system may use.
@@ -43,10 +41,7 @@ _CARDS: Final = 64
 _LIMIT_MINOR: Final = 90_000_000_000
 _PRODUCTS: Final = ("cafe-especial", "caneca-esmaltada", "caderno-pautado")
 _WARM_UP_SECONDS: Final = 1
-_START_SECONDS: Final = 60
-_STOP_SECONDS: Final = 60
 _ARRIVAL_SECONDS: Final = 60
-_TAIL_LETTERS: Final = 2000
 
 Tell = Callable[[str], None]
 
@@ -110,7 +105,7 @@ def bench_orders(connections: Sequence[int], seconds: int, tell: Tell) -> OrderR
     """
     folder = Path(tempfile.mkdtemp(prefix="codebank-bench-"))
     folder.chmod(0o711)
-    environment = _environment(folder / "state")
+    environment = own_environment(folder / "state")
     settings = Settings.load(environment)
     try:
         with caged(PROCESSORS_PERCENT) as cage:
@@ -118,10 +113,10 @@ def bench_orders(connections: Sequence[int], seconds: int, tell: Tell) -> OrderR
                 tell("the system is not held to a share of the processors: no control group can be made here")
             tell("starting the system")
             with (
-                _running(cage.command([sys.executable, "-m", "codebank", "up"]), environment, folder) as system,
+                running(cage.command([sys.executable, "-m", "codebank", "up"]), environment, folder) as system,
                 ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load,
             ):
-                asyncio.run(_until_ready(settings, system, folder))
+                asyncio.run(until_ready(settings, system, folder))
                 bodies = _bodies(settings, tell)
 
                 def buy(count: int, length_seconds: int) -> Bought:
@@ -132,41 +127,6 @@ def bench_orders(connections: Sequence[int], seconds: int, tell: Tell) -> OrderR
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return OrderResult(figures, describe_machine(), seconds, cage.folder is not None)
-
-
-def _environment(state: Path) -> dict[str, str]:
-    """Make an environment for a system of its own: nothing of ours that is set outside, and ports that are free."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    names = ("bank_port", "checkout_port", "statement_port", "audit_port", *(f"{r}_health_port" for r in ROLE_NAMES))
-    ports = {f"{PREFIX}{name.upper()}": str(some_port()) for name in names}
-    return {**others, **ports, f"{PREFIX}STATE": str(state), f"{PREFIX}OPERATOR_KEY": new_id().hex}
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the system until the end of the block, and wait until all of it has stopped."""
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-async def _until_ready(settings: Settings, system: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    waiting = {getattr(settings, f"{name}_health_port") for name in ROLE_NAMES}
-    while waiting:
-        if system.poll() is not None or time.monotonic() > deadline:
-            said = (folder / "up.log").read_text(errors="replace")[-_TAIL_LETTERS:]
-            raise CodebankError(Code.UNAVAILABLE, f"the system of the bench did not start:\n{said}")
-        waiting = {port for port in waiting if not await is_ready(settings.host, port)}
-        await asyncio.sleep(0.05)
 
 
 def _bodies(settings: Settings, tell: Tell) -> list[bytes]:

@@ -24,11 +24,11 @@ from codebank.bank.seed import carry_out, seed_bank
 from codebank.bank.vault import Vault
 from codebank.card import with_check_digit
 from codebank.errors import Code, CodebankError
-from codebank.lab.load import Target
+from codebank.lab.load import Card, Target
 from codebank.lab.processor import family_microseconds
 from codebank.money import Money
 from codebank.runtime.postgres.migrate import migrate
-from codebank.runtime.postgres.pool import connect
+from codebank.runtime.postgres.pool import Connection, connect
 from codebank.runtime.postgres.provision import prepare_databases
 from codebank.runtime.watch.health import is_ready
 from codebank.settings import DATABASES, READER_ROLE, Settings
@@ -37,7 +37,8 @@ from codebank.wire import new_id, utc_now
 #: Runs a durable PostgreSQL of its own in a folder, and gives its administrator's address.
 OpenServer = Callable[[Path], AbstractContextManager[str]]
 Tell = Callable[[str], None]
-_ACCOUNTS: Final = 200
+_ACCOUNTS_AT_ONCE: Final = 500
+_TELL_ACCOUNTS: Final = 50_000
 _LIMIT: Final = Money(90_000_000_000_000, "BRL")
 _START_SECONDS: Final = 30
 
@@ -81,7 +82,7 @@ def describe_machine() -> str:
 
 
 @contextmanager
-def open_rig(open_server: OpenServer, tell: Tell) -> Iterator[Rig]:
+def open_rig(open_server: OpenServer, tell: Tell, accounts: int = 200) -> Iterator[Rig]:
     """Give a bank on a durable database of its own, and how it is loaded."""
     folder = Path(tempfile.mkdtemp(prefix="codebank-bench-"))
     folder.chmod(0o711)
@@ -95,7 +96,7 @@ def open_rig(open_server: OpenServer, tell: Tell) -> Iterator[Rig]:
     try:
         tell("starting PostgreSQL and the bank")
         with open_server(folder / "postgres") as admin_dsn:
-            cards = asyncio.run(_prepare(admin_dsn, settings))
+            cards = asyncio.run(_prepare(admin_dsn, settings, accounts, tell))
             with serving(settings) as server:
                 target = Target(
                     f"127.0.0.1:{settings.bank_port}", settings.merchant_key, settings.database_url("bank"), cards
@@ -119,28 +120,41 @@ def serving(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[by
         server.wait()
 
 
-async def _prepare(admin_dsn: str, settings: Settings) -> list[tuple[str, str, int, int]]:
+async def _prepare(admin_dsn: str, settings: Settings, accounts: int, tell: Tell) -> list[Card]:
     await prepare_databases(admin_dsn, list(DATABASES), READER_ROLE)
     for database in DATABASES:
         connection = await connect(settings.database_url(database))
         await migrate(connection, database)
         await connection.close()
     bank = await connect(settings.database_url("bank"))
-    vault, now, cards = Vault(settings.vault_key), utc_now(), []
+    vault, cards = Vault(settings.vault_key), list[Card]()
     await seed_bank(bank, vault, settings.merchant_key)
-    async with bank.transaction():
-        await bank.execute("delete from card")  # only the accounts of this bench are charged
-        for number in range(_ACCOUNTS):
-            opens = OpenAccount(
-                account_id=new_id(),
-                holder_name=f"Bench {number}",
-                currency=_LIMIT.currency,
-                limit_minor=_LIMIT.amount_minor,
-            )
-            digits, year, month = with_check_digit(f"40000030{number:07d}"), now.year + 5, 12
-            await carry_out(bank, [issuing(vault, Plastic(digits, (year, month)), opens.account_id, opens=opens)])
-            cards.append((digits, vault.cvv(digits, year, month), year, month))
+    await bank.execute("delete from card")  # only the accounts of this bench are charged
+    for first in range(0, accounts, _ACCOUNTS_AT_ONCE):
+        numbers = range(first, min(accounts, first + _ACCOUNTS_AT_ONCE))
+        async with bank.transaction():
+            cards += await _open_accounts(bank, vault, numbers)
+        if first and first % _TELL_ACCOUNTS == 0:
+            tell(f"{first} of {accounts} accounts opened")
     await bank.close()
+    return cards
+
+
+async def _open_accounts(bank: Connection, vault: Vault, numbers: range) -> list[Card]:
+    """Open an account with a card for each number."""
+    year, month = utc_now().year + 5, 12
+    operations, cards = [], []
+    for number in numbers:
+        opens = OpenAccount(
+            account_id=new_id(),
+            holder_name=f"Bench {number}",
+            currency=_LIMIT.currency,
+            limit_minor=_LIMIT.amount_minor,
+        )
+        digits = with_check_digit(f"40000030{number:07d}")
+        operations.append(issuing(vault, Plastic(digits, (year, month)), opens.account_id, opens=opens))
+        cards.append((digits, vault.cvv(digits, year, month), year, month))
+    await carry_out(bank, operations)
     return cards
 
 

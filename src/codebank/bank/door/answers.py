@@ -31,11 +31,17 @@ _CARD_STATUS: Final[Mapping[str, Any]] = {
 
 def authorize_response(answer: PaymentAnswer) -> pb.AuthorizeResponse:
     """Write the answer to a charge."""
-    response = pb.AuthorizeResponse(replayed=answer.replayed)
+    response = pb.AuthorizeResponse()
+    fill_authorize_response(response, answer)
+    return response
+
+
+def fill_authorize_response(response: pb.AuthorizeResponse, answer: PaymentAnswer) -> None:
+    """Write the answer to a charge in its place, such as among those of a stream's message."""
+    response.replayed = answer.replayed
     _fill(response.payment, answer.payment, answer.key_name)
     if not answer.is_stored:
         response.payment.ClearField("payment_id")
-    return response
 
 
 def payment_message(payment: PaymentState, key: str) -> pb.Payment:

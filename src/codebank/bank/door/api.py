@@ -15,7 +15,13 @@ import asyncpg
 from msgspec.structs import replace
 
 from codebank.bank.batch import Batcher, Ended, reaching_database
-from codebank.bank.door.answers import authorize_response, cancel_response, card_message, payment_message
+from codebank.bank.door.answers import (
+    authorize_response,
+    cancel_response,
+    card_message,
+    fill_authorize_response,
+    payment_message,
+)
 from codebank.bank.door.behaviour import ForcedBehaviour
 from codebank.bank.door.requests import CardOrder, RequestReader, read_card_id, read_key, read_payment_id
 from codebank.bank.drawing import Plastic, draw, issuing
@@ -118,14 +124,15 @@ class Bank:
                 results.append(error)
         answers = iter(await self.batcher.submit(operations, context.time_remaining()) if operations else [])
         done = [result if result is not None else next(answers) for result in results]
-        keys = [request.idempotency_key for request in message.requests]
-        return pb.AuthorizeStreamResponse(results=[self._result(key, one) for key, one in zip(keys, done, strict=True)])
-
-    def _result(self, key: str, result: Ended) -> pb.AuthorizeResult:
-        try:
-            return pb.AuthorizeResult(idempotency_key=key, response=authorize_response(self._counted(result)))
-        except CodebankError as error:
-            return pb.AuthorizeResult(idempotency_key=key, error=status_of(error))
+        response = pb.AuthorizeStreamResponse()
+        for request, one in zip(message.requests, done, strict=True):
+            result = response.results.add()
+            result.idempotency_key = request.idempotency_key
+            try:
+                fill_authorize_response(result.response, self._counted(one))
+            except CodebankError as error:
+                result.error.CopyFrom(status_of(error))
+        return response
 
     def _counted(self, result: Ended) -> PaymentAnswer:
         if isinstance(result, CodebankError):
