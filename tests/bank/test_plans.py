@@ -25,7 +25,8 @@ STATEMENTS = {
 
 
 async def plan_of(books: asyncpg.Connection, statement: str) -> str:
-    """Give the plan that is made for a statement whatever its values, as the driver's prepared ones have it."""
+    """Give the plan that is made for a statement whatever its values, once the server knows that nothing is there."""
+    await books.execute("vacuum")
     await books.execute(f"set plan_cache_mode = force_generic_plan; prepare asked as {statement}")
     values = ", ".join(["null"] * max(int(number) for number in re.findall(r"\$(\d+)", statement)))
     return "\n".join(row[0] for row in await books.fetch(f"explain execute asked({values})"))

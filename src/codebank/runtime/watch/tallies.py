@@ -26,9 +26,9 @@ class Tally:
     def __init__(self) -> None:
         self.value: float = 0
 
-    def inc(self, amount: float = 1) -> None:
+    def inc(self, count: float = 1) -> None:
         """Count on."""
-        self.value += amount
+        self.value += count
 
 
 class Spread:
