@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.lab.load import BANK, BANK_STREAM, BATCH, Target, Turn, closed_loop, open_loop, sql, stream
+from codebank.lab.load import BANK, BANK_STREAM, BATCH, Target, Turn, closed_loop, open_loop, stream
+from codebank.lab.plain_sql import sql
 from tests.bank import APPROVED, published
 from tests.conftest import TEST_MERCHANT_KEY, BankServer
 from tests.system import free_port

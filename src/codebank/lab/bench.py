@@ -20,7 +20,8 @@ from typing import Any, Final
 from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
 from codebank.lab.benchserver import ECHO, ECHO_STREAM
-from codebank.lab.load import BANK, BANK_STREAM, STREAM_DEPTH, Target, Turn, closed_loop, open_loop, sql, stream
+from codebank.lab.load import BANK, BANK_STREAM, STREAM_DEPTH, Target, Turn, closed_loop, open_loop, stream
+from codebank.lab.plain_sql import sql
 from codebank.lab.rig import OpenServer, Rig, Tell, describe_machine, open_rig
 from codebank.runtime.postgres.pool import connected
 from codebank.settings import Settings

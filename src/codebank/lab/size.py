@@ -18,15 +18,16 @@ from multiprocessing import get_context
 from typing import Any, Final
 
 from codebank.bank.metrics import METRICS as BANK_METRICS
-from codebank.errors import Code, CodebankError
 from codebank.eventlog.choice import open_log
 from codebank.eventlog.metrics import METRICS
 from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay
 from codebank.lab.bench import Contender, Figure, Measured, figure_of, measure, require_each_once
-from codebank.lab.load import BANK, closed_loop, fill
+from codebank.lab.load import BANK, closed_loop
+from codebank.lab.plain_sql import fill
 from codebank.lab.rig import OpenServer, Rig, Tell, describe_machine, open_rig
 from codebank.runtime.postgres.pool import connected
+from codebank.runtime.process import pause
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.settings import Settings
 
@@ -125,14 +126,15 @@ def _filled(rig: Rig, load: ProcessPoolExecutor, payments: int, tell: Tell) -> i
 async def _ship(settings: Settings) -> None:
     """Ship what waits in the outbox."""
     stop, telemetry = asyncio.Event(), Telemetry((*METRICS, *BANK_METRICS))
-    async with open_log(settings, "relay") as log, connected(settings.database_url("bank"), role="bench") as bank:
-        relay = asyncio.create_task(Relay(settings.database_url("bank"), log, telemetry, batch_max=1000).run(stop))
-        while (await backlog(bank)).events and not relay.done():
-            await asyncio.wait([relay], timeout=_LOOK_SECONDS)
+    async with (
+        open_log(settings, "relay") as log,
+        connected(settings.database_url("bank"), role="bench") as bank,
+        asyncio.TaskGroup() as works,
+    ):
+        works.create_task(Relay(settings.database_url("bank"), log, telemetry, batch_max=1000).run(stop))
+        while (await backlog(bank)).events:
+            await pause(stop, _LOOK_SECONDS)
         stop.set()
-        await relay
-        if (await backlog(bank)).events:
-            raise CodebankError(Code.INTERNAL, "the events of the bench did not reach the log")
 
 
 async def _settle(settings: Settings) -> None:
