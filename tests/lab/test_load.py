@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def target(bank_server: BankServer) -> Target:
-    card = (APPROVED.number, APPROVED.cvv, APPROVED.expiry_year, APPROVED.expiry_month)
+    card = (APPROVED.number, APPROVED.cvv, APPROVED.expiry_year, APPROVED.expiry_month, "")
     return Target(bank_server.address, TEST_MERCHANT_KEY, bank_server.settings.database_url("bank"), [card])
 
 
@@ -72,17 +72,19 @@ async def test_a_stream_carries_its_charges_a_hundred_at_a_time(target: Target, 
 
 
 async def test_plain_sql_writes_as_many_payments_as_it_says(target: Target, books: asyncpg.Connection) -> None:
-    # The cards whose accounts would refuse.
-    await books.execute("delete from card where status <> 'active' or masked <> $1", f"•••• {APPROVED.number[-4:]}")
+    token = await books.fetchval(
+        "select token from card where status = 'active' and masked = $1", f"•••• {APPROVED.number[-4:]}"
+    )
+    with_token = replace(target, cards=[(*target.cards[0][:-1], token)])
 
-    turn = await asyncio.to_thread(sql, target, 1)
+    turn = await asyncio.to_thread(sql, with_token, 1)
 
     assert await payments(books) == (turn.items, turn.items)
 
 
 async def test_a_refused_payment_ends_the_load(target: Target) -> None:
     card = published("card_blocked")
-    blocked = replace(target, cards=[(card.number, card.cvv, card.expiry_year, card.expiry_month)])
+    blocked = replace(target, cards=[(card.number, card.cvv, card.expiry_year, card.expiry_month, "")])
 
     for load, path in ((closed_loop, BANK), (stream, BANK_STREAM)):
         arguments = (1, path, 2) if load is closed_loop else (1, path)

@@ -33,8 +33,8 @@ _KEY_PLACE: Final = b"bench-0000000000000000-000000000"
 _CALL_SECONDS: Final = 30
 
 
-#: Number, CVV, expiry year and month.
-Card = tuple[str, str, int, int]
+#: Number, CVV, expiry year and month, token.
+Card = tuple[str, str, int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def timed(load: Coroutine[Any, Any, Turn]) -> Turn:
 def _requests(target: Target) -> Iterator[bytes]:
     """Write requests: all is encoded beforehand but the key, which is new each time and always as long."""
     halves = []
-    for number, cvv, year, month in target.cards:
+    for number, cvv, year, month, _token in target.cards:
         request = pb.AuthorizeRequest(
             card_data=pb.CardData(number=number, cvv=cvv, expiry_year=year, expiry_month=month),
             amount=pb.Money(amount_minor=100, currency="BRL"),

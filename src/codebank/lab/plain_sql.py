@@ -22,6 +22,7 @@ from codebank.wire import new_id, utc_now
 
 #: Accounts that are charged in turn while a database is filled: more would not fit into memory.
 _ACCOUNTS_AT_ONCE: Final = 10_000
+_CARDS: Final = "select card_id, account_id, token from card"
 
 
 def sql(target: Target, seconds: int) -> Turn:
@@ -32,7 +33,8 @@ def sql(target: Target, seconds: int) -> Turn:
 async def _sql(target: Target, seconds: int) -> Turn:
     connection: Any = await connect(target.bank_dsn, role="bench")
     try:
-        known = await _known(connection, await connection.fetch("select card_id, account_id, token from card"))
+        rows = await connection.fetch(f"{_CARDS} where token = any($1)", [card[-1] for card in target.cards])
+        known = await _known(connection, rows)
         microseconds, taken = 0, []
         while microseconds < seconds * 1_000_000:
             taken.append(await _write_batch(connection, known))
@@ -51,7 +53,7 @@ async def _fill(target: Target, payments: int) -> int:
     connection: Any = await connect(target.bank_dsn, role="bench")
     written = 0
     try:
-        rows = await connection.fetch("select card_id, account_id, token from card order by card_id")
+        rows = await connection.fetch(f"{_CARDS} order by card_id")
         for first in range(0, len(rows), _ACCOUNTS_AT_ONCE):
             known = await _known(connection, rows[first : first + _ACCOUNTS_AT_ONCE])
             # What is to be there once these accounts have their share.

@@ -70,6 +70,13 @@ class Rig:
                 bank_pid=server.pid,
             )
 
+    def halves(self) -> tuple[Rig, Rig]:
+        """Give it with one half of the cards, and with the other: who has accounts of its own moves nobody else's."""
+        half = len(self.target.cards) // 2
+        cards = self.target.cards[:half], self.target.cards[half:]
+        mine, others = (replace(self, target=replace(self.target, cards=each)) for each in cards)
+        return mine, others
+
     def spent_microseconds(self) -> tuple[int, int]:
         """Give the processor time that the bank and the database have spent."""
         return family_microseconds(self.bank_pid), family_microseconds(self.postgres_pid)
@@ -152,8 +159,9 @@ async def _open_accounts(bank: Connection, vault: Vault, numbers: range) -> list
             limit_minor=_LIMIT.amount_minor,
         )
         digits = with_check_digit(f"40000030{number:07d}")
-        operations.append(issuing(vault, Plastic(digits, (year, month)), opens.account_id, opens=opens))
-        cards.append((digits, vault.cvv(digits, year, month), year, month))
+        operation = issuing(vault, Plastic(digits, (year, month)), opens.account_id, opens=opens)
+        operations.append(operation)
+        cards.append((digits, vault.cvv(digits, year, month), year, month, operation.card.token))
     await carry_out(bank, operations)
     return cards
 
