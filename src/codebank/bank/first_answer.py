@@ -1,6 +1,6 @@
 """First answers: kept beside their keys, so that a repeat is told what was told first, whatever happened since. Pure.
 
-Packed is only what may change later; what never does is read from the rows. A packed answer begins with the number of
+Packed is only what may change later and cannot be derived; the rest is read from the rows. A packed answer begins with the number of
 its form, so that a later release still reads what this one kept.
 """
 
@@ -27,6 +27,8 @@ def pack(answer: Answer) -> bytes | None:
     """Keep of an answer what may change later; None where nothing may."""
     if isinstance(answer, PaymentAnswer):
         payment = answer.payment
+        if _is_plain(payment):
+            return None
         return _encode(
             (
                 _PAYMENT,
@@ -46,8 +48,21 @@ def pack(answer: Answer) -> bytes | None:
     return None
 
 
+def _is_plain(payment: PaymentState) -> bool:
+    """Whether a payment is as `payment_as_answered` derives it: charged at once or declined, and never changed."""
+    charged_minor = 0 if payment.decline_code else payment.amount_minor
+    status = PaymentStatus.DECLINED if payment.decline_code else PaymentStatus.APPROVED
+    return (
+        payment.version == 1
+        and payment.status == status
+        and payment.captured_minor == charged_minor
+        and payment.refunded_minor == 0
+        and payment.updated_at == payment.created_at
+    )
+
+
 def payment_as_answered(payment: PaymentState, packed: bytes | None) -> PaymentState:
-    """Give a payment as it was told first; without a packed answer, as the release before told it."""
+    """Give a payment as it was told first; without a packed answer, charged at once or declined."""
     if packed is None:
         status = PaymentStatus.DECLINED if payment.decline_code else PaymentStatus.APPROVED
         captured_minor = 0 if payment.decline_code else payment.amount_minor
