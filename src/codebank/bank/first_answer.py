@@ -1,7 +1,7 @@
 """First answers: kept beside their keys, so that a repeat is told what was told first, whatever happened since. Pure.
 
-Packed is only what may change later and cannot be derived; the rest is read from the rows. A packed answer begins with the number of
-its form, so that a later release still reads what this one kept.
+Packed is only what may change later and cannot be derived; the rest is read from the rows. A packed answer begins with
+the number of its form, so that a later release still reads what this one kept.
 """
 
 from __future__ import annotations
