@@ -67,7 +67,7 @@ class Settings:
     )
     postgres_admin: str = _setting("role with which `codebank databases` makes databases and roles", "postgres")
     postgres_admin_password: str = _setting("password of that role", "", secret=True)
-    pool_size_max: int = _setting("connections that one role holds to one database at most", 8)
+    pool_size_max: int = _setting("connections that one process holds to one database at most", 8)
 
     kafka: str = _setting("Kafka brokers as `host:port,…`; empty means the embedded log", "")
     kafka_security_protocol: str = _setting("how brokers are spoken to: plaintext, ssl, sasl_plaintext, sasl_ssl", "")
@@ -104,6 +104,12 @@ class Settings:
     tls_certificate_file: str = _setting("certificate that this role shows to the others (PEM)", "")
     tls_key_file: str = _setting("key of that certificate (PEM)", "")
 
+    bank_processes: int = _setting(
+        "processes of the bank, on Linux, that share its port; 0 means one for every two cores, at least one", 0
+    )
+    bank_channels: int = _setting(
+        "connections of the checkout to each address of the bank; 0 means enough for CODEBANK_BANK_PROCESSES", 0
+    )
     bank_address: str = _setting("where the checkout finds the bank, as `host:port`; empty means this machine", "")
     role_host: str = _setting(
         "host on which the control room finds a role's health, with `{role}` for its name; empty means this machine", ""

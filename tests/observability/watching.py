@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import yaml
 
-from codebank.machine.children import die_with_parent
 from codebank.roles import ROLES
+from codebank.runtime.children import die_with_parent
 from codebank.settings import Settings
 from tests.kafka.machine import until
 from tests.observability.files import FOLDER, RULES, Json, read

@@ -72,7 +72,8 @@ async def open_bank(
     executor = Executor(pool, telemetry, on_written=waker.wake)
     batcher = Batcher(executor, telemetry, settings.batch_size_max, settings.queue_size_max)
     bank = Bank(pool, vault, batcher, telemetry, settings.operator_key, ForcedBehaviour(settings.test_cards))
-    server, health = build_server(telemetry, bank_pb2.DESCRIPTOR.services_by_name["Bank"], bank)
+    service, shares_port = bank_pb2.DESCRIPTOR.services_by_name["Bank"], settings.bank_processes > 1
+    server, health = build_server(telemetry, service, bank, shares_port=shares_port)
     server.add_generic_rpc_handlers(tuple(extra))
     # Plain ones would be refused by nobody: with certificates there is no other door.
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

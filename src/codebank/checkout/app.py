@@ -14,9 +14,11 @@ from codebank.checkout.resolver import Resolver
 from codebank.checkout.service import Shop
 from codebank.checkout.tasks import Tasks
 from codebank.checkout.web import Web
+from codebank.runtime.grpc.channels import channels_for
 from codebank.runtime.grpc.tls import Identity
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
 from codebank.runtime.process import background
+from codebank.runtime.processes import process_count
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.web.app import create_app
 from codebank.runtime.web.pages import Pages, Site
@@ -43,7 +45,8 @@ async def open_shop(
         meter=PoolMeter(telemetry, "checkout"),
     )
     target, identity = settings.bank_target(), Identity.of(settings)
-    bank = BankClient(target, settings.merchant_key, settings.call_budget_seconds, telemetry, identity)
+    channels = settings.bank_channels or channels_for(process_count(settings.bank_processes))
+    bank = BankClient(target, settings.merchant_key, settings.call_budget_seconds, telemetry, identity, channels)
     shop = Shop(
         pool, bank, telemetry, settings.web_secret, settings.resolve_after_seconds, settings.cancel_after_seconds
     )

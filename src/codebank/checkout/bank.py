@@ -16,7 +16,8 @@ import grpc
 from codebank.checkout.answers import read_cancellation, read_decision
 from codebank.checkout.order import CardInput, Order, Outcome, Unknown
 from codebank.errors import CodebankError
-from codebank.runtime.grpc.tls import Identity, open_channel
+from codebank.runtime.grpc.channels import open_channels
+from codebank.runtime.grpc.tls import Identity
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import current
 from codebank.v1 import bank_pb2 as pb
@@ -73,6 +74,8 @@ class BankClient:
     telemetry: Telemetry
     #: None where roles talk in clear.
     identity: Identity | None = None
+    #: Connections to each address of the bank.
+    channels: int = 1
     _channel: grpc.aio.Channel | None = field(default=None, init=False)
     _stub: Any = field(default=None, init=False)
     _stamp: int = field(default=0, init=False)
@@ -81,7 +84,7 @@ class BankClient:
     def _current_stub(self) -> Any:
         stamp = self.identity.stamp() if self.identity else 0
         if self._channel is None:
-            self._use(open_channel(self.target, self.identity, _OPTIONS), stamp)
+            self._use(open_channels(self.target, self.identity, self.channels, _OPTIONS), stamp)
         elif stamp != self._stamp:
             self._use(self._renewed(self._channel), stamp)
         return self._stub
@@ -92,7 +95,7 @@ class BankClient:
     def _renewed(self, before: grpc.aio.Channel) -> grpc.aio.Channel:
         """Open a channel with the certificate as it is now; calls under way on the one before may end."""
         try:
-            fresh = open_channel(self.target, self.identity, _OPTIONS)
+            fresh = open_channels(self.target, self.identity, self.channels, _OPTIONS)
         except CodebankError as error:
             log.warning("the renewed certificate cannot be used: %s", error)
             return before

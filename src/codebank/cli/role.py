@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import socket
 from importlib.metadata import version
 
 import click
@@ -16,9 +17,21 @@ from codebank.settings import Settings
 
 @main.command()
 @click.argument("role")
+@click.option("--health-fd", type=int, hidden=True, help="One of several processes: its open socket for health.")
 @answering
-def run(role: str) -> None:
+def run(role: str, health_fd: int | None) -> None:
     """Run one role; settings from the environment."""
+    from codebank.runtime.processes import process_count
+
+    settings = Settings.load(os.environ)
+    count = process_count(settings.bank_processes) if role == "bank" and health_fd is None else 1
+    if count > 1:
+        _run_bank_processes(settings, count)
+    else:
+        _run_process(role, settings, socket.socket(fileno=health_fd) if health_fd is not None else None)
+
+
+def _run_process(role: str, settings: Settings, health_door: socket.socket | None) -> None:
     from codebank.roles import ROLES, telemetry_of
     from codebank.runtime.grpc.tls import watch_certificates
     from codebank.runtime.process import run_role
@@ -26,7 +39,6 @@ def run(role: str) -> None:
 
     if role not in ROLES:
         raise CodebankError(Code.INVALID, f"no role {role!r}", hint=f"roles are {', '.join(ROLES)}")
-    settings = Settings.load(os.environ)
     chosen = ROLES[role]
     telemetry = telemetry_of(chosen)
     watch_certificates(telemetry, settings)
@@ -38,7 +50,27 @@ def run(role: str) -> None:
         host=settings.host,
         health_port=getattr(settings, chosen.health_port),
         log_level=settings.log_level,
+        health_door=health_door,
     )
+
+
+def _run_bank_processes(settings: Settings, count: int) -> None:
+    # Of the bank itself nothing is loaded: the parent stays small.
+    from codebank.bank.metrics import METRICS
+    from codebank.runtime.process import run_role
+    from codebank.runtime.processes import JointTelemetry, Parent, held_port
+
+    telemetry = JointTelemetry(METRICS)
+    with held_port(settings.host, settings.bank_port, "CODEBANK_BANK_PORT") as port:
+        env = {**os.environ, "CODEBANK_BANK_PROCESSES": str(count), "CODEBANK_BANK_PORT": str(port)}
+        run_role(
+            "bank",
+            Parent("bank", count, env, settings.stop_grace_seconds, telemetry).run,
+            telemetry,
+            host=settings.host,
+            health_port=settings.bank_health_port,
+            log_level=settings.log_level,
+        )
 
 
 @main.command()

@@ -26,9 +26,9 @@ from urllib.parse import quote
 from codebank.errors import Code, CodebankError
 from codebank.machine.admission import lets_in
 from codebank.machine.binaries import runnable_tree
-from codebank.machine.children import die_with_parent
 from codebank.machine.orphans import stop_orphans
 from codebank.machine.unprivileged import as_server_user, give_to_server, make_reachable, server_uid
+from codebank.runtime.children import die_with_parent
 from codebank.settings import socket_folder
 
 #: Long, because a server that replays its log after a crash is at work; one that dies is seen at once.

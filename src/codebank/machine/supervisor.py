@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
-from codebank.machine.children import die_with_parent
+from codebank.runtime.children import die_with_parent
 from codebank.runtime.process import background
 
 _BACK_OFF_FIRST_SECONDS: Final = 0.2

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from typing import Any, Final
@@ -24,11 +25,20 @@ _BEAT_SECONDS: Final = 0.5
 Work = Callable[[Telemetry, asyncio.Event], Awaitable[None]]
 
 
-def run_role(role: str, work: Work, telemetry: Telemetry, *, host: str, health_port: int, log_level: str) -> None:
-    """Run a role until SIGTERM or SIGINT, then let it finish."""
+def run_role(
+    role: str,
+    work: Work,
+    telemetry: Telemetry,
+    *,
+    host: str,
+    health_port: int,
+    log_level: str,
+    health_door: socket.socket | None = None,
+) -> None:
+    """Run a role until SIGTERM or SIGINT, then let it finish; its health is told at a port, or at an open socket."""
     configure_logging(role, log_level)
     telemetry.gauge("codebank_info", version("codebank"), role).set(1)
-    health = HealthServer(telemetry, host, health_port)
+    health = HealthServer(telemetry, host, health_port, health_door)
     health.start()
     try:
         uvloop.run(_until_stopped(role, work, telemetry))

@@ -67,13 +67,13 @@ _CONNECTION_GRACE_SECONDS: Final = 600
 
 
 def build_server(
-    telemetry: Telemetry, service: ServiceDescriptor, servicer: object
+    telemetry: Telemetry, service: ServiceDescriptor, servicer: object, *, shares_port: bool = False
 ) -> tuple[grpc.aio.Server, GrpcHealth]:
-    """Build a server that speaks one service, with health and reflection beside it."""
+    """Build a server that speaks one service, with health and reflection beside it; alone on its port, or not."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(shares_port)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
             # Whoever calls looks for us anew now and then, and so finds replicas that were not there before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 import threading
 import time
@@ -104,6 +105,14 @@ class Telemetry:
         """Tell whether the event loop turned lately, or has not begun."""
         return self._beat_at is None or time.monotonic() - self._beat_at < _LIVE_SECONDS
 
+    def is_ready(self) -> bool:
+        """Tell whether the role can be used now."""
+        return self.ready.is_set()
+
+    def shown(self) -> bytes | None:
+        """Write all metrics as Prometheus reads them; None where they cannot be told now."""
+        return generate_latest(self.registry)
+
 
 @dataclass
 class HealthServer:
@@ -112,6 +121,8 @@ class HealthServer:
     telemetry: Telemetry
     host: str
     port: int
+    #: A socket that listens already, instead of a port of its own.
+    door: socket.socket | None = None
     _server: ThreadingHTTPServer | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -130,7 +141,10 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        server = ThreadingHTTPServer((self.host, self.port), Handler)
+        server = ThreadingHTTPServer((self.host, self.port), Handler, bind_and_activate=self.door is None)
+        if self.door is not None:
+            server.socket.close()
+            server.socket = self.door
         server.daemon_threads = True
         self._server = server
         threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
@@ -145,12 +159,13 @@ class HealthServer:
 def _answer(telemetry: Telemetry, path: str) -> tuple[int, bytes, str]:
     match path.partition("?")[0]:
         case "/metrics":
-            return 200, generate_latest(telemetry.registry), CONTENT_TYPE_LATEST
+            metrics = telemetry.shown()
+            return (200, metrics, CONTENT_TYPE_LATEST) if metrics else (503, b"not all of it answers\n", "text/plain")
         case "/health/live":
             live = telemetry.is_live()
-            return (200, b"live\n", "text/plain") if live else (503, b"the event loop stands still\n", "text/plain")
+            return (200, b"live\n", "text/plain") if live else (503, b"it stands still\n", "text/plain")
         case "/health/ready":
-            ready = telemetry.ready.is_set()
+            ready = telemetry.is_ready()
             return (200, b"ready\n", "text/plain") if ready else (503, b"not ready\n", "text/plain")
     return 404, b"not found\n", "text/plain"
 
