@@ -107,13 +107,13 @@ class Databases:
         return await connect(self.dsn(database))
 
 
-async def make_databases(server: EmbeddedPostgres) -> Databases:
-    """Copy the templates."""
+async def make_databases(server: EmbeddedPostgres, *, plain: bool = False) -> Databases:
+    """Copy the templates; named as in a real system for roles that run as processes, else by a name of their own."""
     made = Databases(server)
     number = next(_numbers)
     keeper = await connect(server.dsn("postgres", "postgres"))
     for database in DATABASES:
-        name = f"{database}_{os.getpid()}_{number}"
+        name = database if plain else f"{database}_{os.getpid()}_{number}"
         await keeper.execute(
             f'create database "{name}" template "template_{database}" owner "{database}" strategy file_copy'
         )
@@ -141,16 +141,24 @@ async def empty_databases(made: Databases) -> None:
         await keeper.close()
 
 
-_idle: list[Databases] = []
+_idle: dict[bool, list[Databases]] = {False: [], True: []}
+
+
+@contextlib.asynccontextmanager
+async def lent_databases(postgres: EmbeddedPostgres, *, plain: bool = False) -> AsyncIterator[Databases]:
+    """Give empty migrated databases: bank, checkout, statement and log."""
+    idle = _idle[plain]
+    made = idle.pop() if idle else await make_databases(postgres, plain=plain)
+    yield made
+    await empty_databases(made)
+    idle.append(made)
 
 
 @pytest.fixture
 async def databases(postgres: EmbeddedPostgres) -> AsyncIterator[Databases]:
-    """Give empty migrated databases: bank, checkout, statement and log."""
-    made = _idle.pop() if _idle else await make_databases(postgres)
-    yield made
-    await empty_databases(made)
-    _idle.append(made)
+    """Give empty databases of the test's own."""
+    async with lent_databases(postgres) as lent:
+        yield lent
 
 
 class TestSettings(Settings):
@@ -175,6 +183,7 @@ def settings_for(databases: Databases, **changes: object) -> Settings:
         demo=True,
         member_timeout_seconds=1,
         stop_grace_seconds=5,
+        bank_processes=1,
     )
     made = replace(made, **changes)  # type: ignore[arg-type]
     object.__setattr__(made, "databases", databases)

@@ -139,7 +139,7 @@ PORTS = ("bank_port", "checkout_port", "statement_port", "audit_port", *(role.he
 def own_environment(state: Path, **settings: object) -> dict[str, str]:
     """Make an environment for `codebank`: a state folder and ports of its own, and no setting from outside."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CODEBANK_")}
-    own = {**{name: free_port() for name in PORTS}, "state": state, **settings}
+    own = {**{name: free_port() for name in PORTS}, "state": state, "bank_processes": 1, **settings}
     return inherited | {f"CODEBANK_{name.upper()}": str(value) for name, value in own.items()}
 
 
@@ -163,6 +163,7 @@ class RoleProcess:
     settings: Settings
     process: subprocess.Popen[bytes]
     log_path: Path
+    environment: Mapping[str, str]
 
     def signal(self, number: signal.Signals) -> None:
         """Stop it, let it go on, or end it."""
@@ -198,7 +199,7 @@ async def role_process(name: str, environment: Mapping[str, str], **ports: int) 
             while not await is_ready("127.0.0.1", getattr(settings, ROLES[name].health_port)):
                 assert process.poll() is None, log_path.read_text()
                 await asyncio.sleep(0.05)
-        yield RoleProcess(name, settings, process, log_path)
+        yield RoleProcess(name, settings, process, log_path, {**environment, **own})
     finally:
         process.kill()
         process.wait()

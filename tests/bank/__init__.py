@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from codebank.bank.ledger.entry import Entry, Kind, first_broken
 from codebank.bank.test_cards import TEST_CARDS, TestCard
+from codebank.runtime.grpc.channels import channels_for, open_channels
 from codebank.v1 import bank_pb2 as pb
 from codebank.v1 import bank_pb2_grpc
 from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY
@@ -39,10 +40,11 @@ APPROVED = published("approved")
 
 
 @contextlib.asynccontextmanager
-async def calling(address: str) -> AsyncIterator[BankAsyncStub]:
-    """Open a channel to a bank."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield bank_pb2_grpc.BankStub(channel)
+async def calling(address: str, processes: int = 1) -> AsyncIterator[BankAsyncStub]:
+    """Call a bank, over as many connections as its processes want."""
+    channel = open_channels(address, None, channels_for(processes), [("grpc.use_local_subchannel_pool", 1)])
+    yield bank_pb2_grpc.BankStub(channel)
+    await channel.close(None)
 
 
 def charge(key: str, amount_minor: int = 100, card: TestCard = APPROVED, currency: str = "BRL") -> pb.AuthorizeRequest:

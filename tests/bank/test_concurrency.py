@@ -57,7 +57,7 @@ async def charge_all(
     return list(await asyncio.gather(*(one(number, request) for number, request in enumerate(requests))))
 
 
-@pytest.mark.parametrize("bank_count", [1, 2])
+@pytest.mark.parametrize(("bank_count", "bank_processes"), [(1, 1), (2, 1), (1, 2)])
 async def test_trap_b01_two_thousand_charges_of_one_real_on_a_limit_of_a_hundred_approve_exactly_a_hundred(
     bank_count: int, settings: Settings, bank_server: BankServer, bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
@@ -88,6 +88,7 @@ async def test_trap_b01_two_thousand_charges_of_one_real_on_a_limit_of_a_hundred
     await require_sound_books(books)
 
 
+@pytest.mark.parametrize("bank_processes", [1, 2])
 async def test_charges_of_many_accounts_by_two_banks_never_wait_in_a_circle(
     settings: Settings, bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
@@ -114,6 +115,7 @@ async def test_charges_of_many_accounts_by_two_banks_never_wait_in_a_circle(
     await require_sound_books(books)
 
 
+@pytest.mark.parametrize("bank_processes", [1, 2])
 async def test_trap_b08_fifty_that_give_up_while_their_batch_runs_disturb_nobody(
     bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
@@ -167,6 +169,7 @@ async def test_trap_b08_one_that_gives_up_in_the_middle_of_its_commit_is_told_by
     assert (await read_books(books)).used_minor == 200
 
 
+@pytest.mark.parametrize("bank_processes", [1, 2])
 async def test_trap_b14_every_answer_under_load_is_whole_and_is_what_was_committed(
     bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:

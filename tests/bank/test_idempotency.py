@@ -40,6 +40,7 @@ def cancel(bank: BankAsyncStub, key: str) -> grpc.aio.UnaryUnaryCall[pb.CancelRe
     return bank.Cancel(pb.CancelRequest(idempotency_key=key), metadata=MERCHANT)
 
 
+@pytest.mark.parametrize("bank_processes", [1, 2])
 async def test_trap_a19_the_same_key_fifty_times_at_once_is_one_payment_and_one_answer(
     settings: Settings, bank_server: BankServer, bank: BankAsyncStub, books: asyncpg.Connection
 ) -> None:
