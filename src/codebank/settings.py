@@ -67,7 +67,9 @@ class Settings:
     )
     postgres_admin: str = _setting("role with which `codebank databases` makes databases and roles", "postgres")
     postgres_admin_password: str = _setting("password of that role", "", secret=True)
-    pool_size_max: int = _setting("connections that one process holds to one database at most", 8)
+    pool_size_max: int = _setting(
+        "connections that each process holds to one database at most, within PostgreSQL's `max_connections`", 8
+    )
 
     kafka: str = _setting("Kafka brokers as `host:port,…`; empty means the embedded log", "")
     kafka_security_protocol: str = _setting("how brokers are spoken to: plaintext, ssl, sasl_plaintext, sasl_ssl", "")
