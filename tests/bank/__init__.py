@@ -43,8 +43,10 @@ APPROVED = published("approved")
 async def calling(address: str, processes: int = 1) -> AsyncIterator[BankAsyncStub]:
     """Call a bank, over as many connections as its processes want."""
     channel = open_channels(address, None, channels_for(processes), [("grpc.use_local_subchannel_pool", 1)])
-    yield bank_pb2_grpc.BankStub(channel)
-    await channel.close(None)
+    try:
+        yield bank_pb2_grpc.BankStub(channel)
+    finally:
+        await channel.close(None)
 
 
 def charge(key: str, amount_minor: int = 100, card: TestCard = APPROVED, currency: str = "BRL") -> pb.AuthorizeRequest:

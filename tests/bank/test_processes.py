@@ -86,8 +86,9 @@ async def test_both_take_calls_and_are_told_of_as_one(running: RoleProcess) -> N
         for stopped in both:
             os.kill(stopped, signal.SIGSTOP)
             some = [pay(bank, issued, f"{stopped}-{number}") for number in range(64)]
-            await asyncio.wait(some, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(some, timeout=10, return_when=asyncio.FIRST_COMPLETED)
             os.kill(stopped, signal.SIGCONT)
+            assert done
             calls += some
         answers = await asyncio.gather(*calls)
 
@@ -139,7 +140,7 @@ async def test_when_one_is_killed_the_others_finish_and_the_role_ends_for_its_ke
     both = members(running)
 
     calls = [pay(bank, issued, f"k{number}") for number in range(400)]
-    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
     os.kill(both[0], signal.SIGKILL)
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
 
