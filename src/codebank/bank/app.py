@@ -80,6 +80,8 @@ async def open_bank(
     try:
         async with background(batcher.run(), batcher.run_aside(), waker.run()):
             await server.start()
+            # Once before anybody is told that it serves: until then nobody knows its health.
+            await _say_whether_it_can_write(pool, telemetry, health)
             async with background(_keep_saying_whether_it_can_write(pool, telemetry, health)):
                 telemetry.ready.set()
                 yield port
@@ -96,17 +98,21 @@ async def open_bank(
 
 
 async def _keep_saying_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telemetry, health: GrpcHealth) -> None:
-    """Be ready only while the database takes what is decided; a server that turned read-only is looked for anew."""
     while True:
-        can_write = False
-        with contextlib.suppress(*OUTAGES):
-            async with asyncio.timeout(_WATCH_SECONDS), pool.acquire() as connection:
-                can_write = await connection.fetchval(_WRITABLE)
-        telemetry.ready.note("database", does=can_write)
-        if not can_write:
-            await pool.expire_connections()
-        await health.set(can_write)
         await asyncio.sleep(_WATCH_SECONDS)
+        await _say_whether_it_can_write(pool, telemetry, health)
+
+
+async def _say_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telemetry, health: GrpcHealth) -> None:
+    """Be ready only while the database takes what is decided; a server that turned read-only is looked for anew."""
+    can_write = False
+    with contextlib.suppress(*OUTAGES):
+        async with asyncio.timeout(_WATCH_SECONDS), pool.acquire() as connection:
+            can_write = await connection.fetchval(_WRITABLE)
+    telemetry.ready.note("database", does=can_write)
+    if not can_write:
+        await pool.expire_connections()
+    await health.set(can_write)
 
 
 async def serve_bank(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
