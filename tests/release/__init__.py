@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Final, NoReturn
 import pytest
 
 from codebank.runtime.watch.health import is_ready
+from codebank.settings import PREFIX
 from tests.system import CODEBANK
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -72,6 +74,13 @@ def run_code(code: Path, program: str, given: str = "", timeout_seconds: int = 5
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def understood(code: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the settings that a release does not have: it refuses what it does not know."""
+    settings = (code / "codebank" / "settings.py").read_text(encoding="utf-8")
+    there = {f"{PREFIX}{name.upper()}" for name in re.findall(r"^    (\w+): ", settings, re.MULTILINE)}
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX) or name in there}
 
 
 def start(code: Path, words: Sequence[str], environment: Mapping[str, str], said: Path) -> subprocess.Popen[bytes]:

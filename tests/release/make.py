@@ -32,7 +32,7 @@ from codebank.events import PAYMENTS_TOPIC
 from codebank.runtime.postgres.pool import open_pool
 from codebank.settings import DATABASES, Settings
 from tests.checkout.shop import fill_basket, payment_form
-from tests.release import code_before, run_code, start
+from tests.release import code_before, run_code, start, understood
 from tests.release.state import KEPT, keep
 from tests.skew import CALLS, EVENTS, Call, Messages
 from tests.skew.caller import Caller, calling
@@ -194,7 +194,7 @@ def system_before() -> Iterator[Running]:
     folder = Path(tempfile.mkdtemp(prefix="codebank-state-"))
     folder.chmod(0o711)
     said = folder / "said"
-    environment = own_environment(folder / "state", call_budget_seconds=2)
+    environment = understood(code_before(), own_environment(folder / "state", call_budget_seconds=2))
     system = start(code_before(), ("up",), environment, said)
     try:
         while "Ctrl-C stops it." not in said.read_text():

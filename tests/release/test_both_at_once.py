@@ -35,7 +35,7 @@ from codebank.v1 import bank_pb2 as pb
 from codebank.wire import decode_event
 from tests.bank import MERCHANT, OPERATOR, calling, charge, charge_issued, published
 from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY, TEST_VAULT_KEY
-from tests.release import THIS, code_before, running
+from tests.release import THIS, code_before, running, understood
 from tests.system import CODEBANK, own_environment
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +90,7 @@ async def both() -> AsyncIterator[Both]:
         "member_timeout_seconds": 1,
     }
     before, now = (own_environment(folder / "state", **own) for _ in range(2))
+    before = understood(released, before)
     settings = Settings.load({name: value for name, value in now.items() if name.startswith("CODEBANK_")})
     server = EmbeddedPostgres(folder / "state" / "postgres", durable=False)
     server.start()
