@@ -134,8 +134,8 @@ traps: $(DEV_STAMP) ## list the traps and whether each has its test
 browser: ## install Chromium where apt-get can
 	apt-get update -qq && apt-get install -y -qq chromium
 
-bench: $(RUN_STAMP) ## measure Authorize beside an echo and plain SQL
-	$(BIN)/codebank bench authorize $(ARGS)
+bench: $(RUN_STAMP) ## measure Authorize beside an echo and plain SQL, in a minute and a half
+	$(BIN)/codebank bench authorize $(or $(ARGS),--rounds 3 --seconds 1)
 
 pins: ## make the pins of requirements/ anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-strip-extras --no-emit-index-url pyproject.toml --extra embedded --extra tracing --group build -o requirements/run.txt
