@@ -64,11 +64,12 @@ def test_a_bank_without_its_database_is_not_started_again_and_goes_on_when_it_is
         shop.kubectl("wait", "--for=delete", "pod/postgres-0", "--timeout=120s")
         health = f"/api/v1/namespaces/codebank/pods/{bank['metadata']['name']}:9101/proxy/health"
         assert shop.kubectl("get", "--raw", f"{health}/live")
-        # Nor is it taken out of service: it says itself what is missing, and no other bank would know better.
-        assert shop.kubectl("get", "--raw", f"{health}/ready") == "ready\n"
+        ready = ("--namespace=codebank", "get", "--raw", f"{health}/ready")
+        shop.control.wait("it says that it cannot be used", lambda: shop.control.try_kubectl(*ready).returncode)
     finally:
         shop.kubectl("scale", "statefulset/postgres", "--replicas=1")
         shop.kubectl("rollout", "status", "statefulset/postgres", "--timeout=120s")
+        shop.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s")
 
     shop.control.wait("a payment is made", lambda: "statement" in shop.smoke())
     (after,) = shop.pods("bank")
