@@ -69,7 +69,8 @@ def test_a_bank_without_its_database_is_not_started_again_and_goes_on_when_it_is
     finally:
         shop.kubectl("scale", "statefulset/postgres", "--replicas=1")
         shop.kubectl("rollout", "status", "statefulset/postgres", "--timeout=120s")
-        shop.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s")
+        for role in ROLE_NAMES:
+            shop.kubectl("rollout", "status", f"deployment/{role}", "--timeout=120s")
 
     shop.control.wait("a payment is made", lambda: "statement" in shop.smoke())
     (after,) = shop.pods("bank")
