@@ -10,7 +10,7 @@ import pytest
 
 from codebank.bank.door.behaviour import ForcedBehaviour
 from codebank.bank.door.requests import RequestReader
-from codebank.bank.executor import Executor, decide_all
+from codebank.bank.executor import Executor, Held, decide_all
 from codebank.bank.known import read_known
 from codebank.bank.memory import Memory
 from codebank.bank.operation import OPERATOR_ID, Authorize, Cancel, Key, Operation, PaymentAnswer, UnblockCard
@@ -201,6 +201,29 @@ async def test_a_database_put_back_to_an_earlier_moment_is_not_decided_on_from_m
     assert refused.payment.decline_code == "account_closed"
 
 
+async def test_a_remembered_account_that_somebody_holds_is_waited_for_once(
+    databases: Databases, books: asyncpg.Connection
+) -> None:
+    pool = await open_pool(databases.dsn("bank"), max_size=1, server_settings={"lock_timeout": "100ms"})
+    bank = Executor(pool, Telemetry(METRICS))
+    statements: list[str] = []
+    try:
+        await answer(bank, charging("remembered"))
+        async with pool.acquire() as connection:
+            connection.add_query_logger(lambda record: statements.append(record.query))
+        async with books.transaction():
+            await books.execute("select from account where account_id = $1 for update", DEMO_ACCOUNT)
+            held = await bank.carry_out([charging("held")])
+        freed = await bank.carry_out_held([charging("held")])
+    finally:
+        await pool.close()
+
+    assert held == [Held.HELD]
+    assert isinstance(freed[0], PaymentAnswer)
+    # Each wait is the lane's, and everybody's behind it.
+    assert sum("insert into payment" in one for one in statements) == 2
+
+
 async def test_memory_has_bounds(monkeypatch: pytest.MonkeyPatch, books: asyncpg.Connection) -> None:
     monkeypatch.setattr("codebank.bank.memory._ACCOUNTS_MAX", 0)
     monkeypatch.setattr("codebank.bank.memory._KEYS_MAX", 0)
@@ -210,3 +233,6 @@ async def test_memory_has_bounds(monkeypatch: pytest.MonkeyPatch, books: asyncpg
     assert memory.recall(SESSION, [charging("second")]) is None
     assert UUID(int=0) not in memory.merchants
     assert (memory._accounts, memory._keys) == ({}, {})
+    for number in range(3):
+        memory.forget([UUID(int=number)])
+    assert len(memory._shared) == 1

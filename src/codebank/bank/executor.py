@@ -92,10 +92,11 @@ class Executor:
             except Moved:
                 self._memory.forget(writes.accounts)
                 self.telemetry.counter("codebank_batch_retries_total", "moved").inc()
-            except _CONTESTED:
-                if was_read:
-                    self.telemetry.counter("codebank_batch_retries_total", "contested").inc()
-                    break
+            except _CONTESTED as error:
+                if not was_read and isinstance(error, KeyTaken):
+                    continue  # a repeat: only who reads the key can answer it
+                self.telemetry.counter("codebank_batch_retries_total", "contested").inc()
+                break
             else:
                 self._memory.remember(session_of(connection), known, writes, was_read=was_read)
                 return results

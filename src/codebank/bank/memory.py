@@ -97,6 +97,8 @@ class Memory:
         """Read accounts anew the next time, and for a while each time: somebody else changes them too."""
         self.merchants.clear()
         self._shared_until = time.monotonic() + _SHARED_SECONDS
+        if len(self._shared) > _ACCOUNTS_MAX:
+            self._shared.clear()
         for account_id in account_ids:
             self._accounts.pop(account_id, None)
             self._shared.add(account_id)
