@@ -19,6 +19,7 @@ import grpc
 import httpx
 import pytest
 
+from codebank.lab.processor import resident_bytes
 from codebank.runtime.watch.health import Health, ask_health
 from codebank.settings import Settings
 from codebank.v1 import bank_pb2 as pb
@@ -58,10 +59,6 @@ def members(running: RoleProcess) -> list[int]:
     """Find the processes that do the work."""
     pid = running.process.pid
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def ended(running: RoleProcess) -> int:

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, Final
@@ -21,6 +21,7 @@ from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
 from codebank.lab.benchserver import ECHO, ECHO_STREAM
 from codebank.lab.load import BANK, BANK_STREAM, STREAM_DEPTH, Target, Turn, closed_loop, open_loop, stream
+from codebank.lab.percentiles import percentile
 from codebank.lab.plain_sql import sql
 from codebank.lab.rig import OpenServer, Rig, Tell, describe_machine, open_rig
 from codebank.runtime.postgres.pool import connected
@@ -59,7 +60,8 @@ def _echo(callers: int) -> Contender:
     return Contender("echo", callers, partial(closed_loop, path=ECHO, callers=callers), pays=False)
 
 
-def _authorize(callers: int) -> Contender:
+def authorize(callers: int) -> Contender:
+    """Charge cards, with so many calls under way."""
     return Contender("authorize", callers, partial(closed_loop, path=BANK, callers=callers))
 
 
@@ -73,9 +75,9 @@ _HOT: Final = (
 )
 AUTHORIZE: Final = Scenario(
     (
-        *(_echo(1), _authorize(1), _authorize(2)),
-        *(_echo(32), _authorize(32), replace(_authorize(32), name="single", one_by_one=True, is_apart=True)),
-        *(_echo(128), _authorize(128)),
+        *(_echo(1), authorize(1), authorize(2)),
+        *(_echo(32), authorize(32), replace(authorize(32), name="single", one_by_one=True, is_apart=True)),
+        *(_echo(128), authorize(128)),
         *_HOT,
         Contender("echo stream", STREAM_DEPTH, partial(stream, path=ECHO_STREAM), pays=False),
         Contender("stream", STREAM_DEPTH, partial(stream, path=BANK_STREAM)),
@@ -140,9 +142,7 @@ class Result:
             "seconds": self.seconds,
             "payments": self.payments,
             "proof_agrees": True,
-            "contenders": [
-                {name: getattr(figure, name) for name in Figure.__dataclass_fields__} for figure in self.figures
-            ],
+            "contenders": [asdict(figure) for figure in self.figures],
             "ratios": {name: round(statistics.median(each), 3) for name, each in self.ratios.items()},
             "ratios_spread": {name: [round(each[0], 3), round(each[-1], 3)] for name, each in self.ratios.items()},
         }
@@ -223,15 +223,20 @@ def figure_of(contender: Contender, measured: Sequence[Measured]) -> Figure:
 
 def milliseconds(calls: Sequence[int], percent: int) -> Any:
     """Give a percentile of sorted microseconds, in milliseconds."""
-    return round(calls[min(len(calls) - 1, len(calls) * percent // 100)] / 1000, 2) if calls else 0
+    return round(percentile(calls, percent) / 1000, 2)
 
 
 def _ratios(
     scenario: Scenario, measured: Mapping[tuple[str, int], Sequence[Measured]]
 ) -> Iterator[tuple[str, Sequence[Any]]]:
     for name, (mine, against) in scenario.ratios.items():
-        pairs = zip(measured[mine], measured[against], strict=True)
-        yield name, sorted(left.turn.per_second / max(1, right.turn.per_second) for left, right in pairs)
+        yield name, rate_ratios(measured[mine], measured[against])
+
+
+def rate_ratios(mine: Sequence[Measured], against: Sequence[Measured]) -> Sequence[Any]:
+    """Give the ratios of the rates of two contenders, round by round, sorted."""
+    pairs = zip(mine, against, strict=True)
+    return sorted(left.turn.per_second / max(1, right.turn.per_second) for left, right in pairs)
 
 
 def table_of(result: Result) -> str:

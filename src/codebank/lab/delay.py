@@ -24,6 +24,7 @@ from codebank.events import PAYMENTS_TOPIC
 from codebank.lab.arrivals import accounts_there, in_index, on_log, on_pages, on_statement
 from codebank.lab.meters import BENCH, ProcessorTime, read_meters
 from codebank.lab.pages import open_pages
+from codebank.lab.percentiles import percentile
 from codebank.operate.cards import issue_card
 from codebank.runtime.grpc.tls import Identity, open_channel
 from codebank.runtime.postgres.pool import open_pool
@@ -54,8 +55,7 @@ class DelayResult:
 
     def percentile(self, stage: str, percent: int) -> int:
         """Give a percentile of a stage's times."""
-        times = self.stages[stage]
-        return times[min(len(times) - 1, len(times) * percent // 100)] if times else 0
+        return percentile(self.stages[stage], percent)
 
     def document(self) -> dict[str, Any]:
         """Show the run as programs read it."""

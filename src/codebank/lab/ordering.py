@@ -27,6 +27,7 @@ from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
 from codebank.lab.buyers import Bought, buy_for_a_while
 from codebank.lab.cage import caged
+from codebank.lab.percentiles import percentile
 from codebank.lab.rig import describe_machine
 from codebank.lab.spending import resident_kilobytes, spent_below
 from codebank.lab.system import own_environment, running, until_ready
@@ -224,8 +225,8 @@ def _figure(count: int, bought: Bought, spent: Mapping[str, int], resident: Mapp
         orders=orders,
         failed=bought.failed,
         orders_per_second=orders * 1_000_000 // bought.elapsed_microseconds,
-        p50_microseconds=times[len(times) * 50 // 100],
-        p99_microseconds=times[len(times) * 99 // 100],
+        p50_microseconds=percentile(times, 50),
+        p99_microseconds=percentile(times, 99),
         order_microseconds={name: spent[name] // orders for name in sorted(spent) if spent[name] // orders},
         load_microseconds=bought.own_microseconds // orders,
         resident_kilobytes=dict(sorted(resident.items())),

@@ -12,8 +12,7 @@ import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from typing import Any, Final
 
@@ -22,8 +21,16 @@ from codebank.eventlog.choice import open_log
 from codebank.eventlog.metrics import METRICS
 from codebank.eventlog.outbox import backlog
 from codebank.eventlog.relay import Relay
-from codebank.lab.bench import Contender, Figure, Measured, figure_of, measure, require_each_once
-from codebank.lab.load import BANK, closed_loop
+from codebank.lab.bench import (
+    Contender,
+    Figure,
+    Measured,
+    authorize,
+    figure_of,
+    measure,
+    rate_ratios,
+    require_each_once,
+)
 from codebank.lab.plain_sql import fill
 from codebank.lab.rig import OpenServer, Rig, Tell, describe_machine, open_rig
 from codebank.runtime.postgres.pool import connected
@@ -59,9 +66,7 @@ class SizeResult:
             "payments": self.payments,
             "accounts": self.accounts,
             "proof_agrees": True,
-            "contenders": [
-                {name: getattr(figure, name) for name in Figure.__dataclass_fields__} for figure in self.figures
-            ],
+            "contenders": [asdict(figure) for figure in self.figures],
             "ratios": {f"filled_to_empty_{n}": round(statistics.median(each), 3) for n, each in self.ratios.items()},
         }
 
@@ -95,22 +100,17 @@ def bench_size(
         for name, rig in rigs.items():
             asyncio.run(require_each_once(rig.settings, there[name]))
     figures = [figure_of(_contender(name, callers), each) for (name, callers), each in measured.items()]
-    ratios = {callers: _ratios(measured[FILLED, callers], measured[EMPTY, callers]) for callers in CALLERS}
+    ratios = {callers: rate_ratios(measured[FILLED, callers], measured[EMPTY, callers]) for callers in CALLERS}
     return SizeResult(payments, accounts, figures, ratios, describe_machine())
 
 
 def _contender(name: str, callers: int) -> Contender:
-    return Contender(name, callers, partial(closed_loop, path=BANK, callers=callers))
+    return replace(authorize(callers), name=name)
 
 
 def _spread_over(rig: Rig, cards: int) -> Rig:
     chosen = random.sample(list(rig.target.cards), cards)
     return replace(rig, target=replace(rig.target, cards=chosen))
-
-
-def _ratios(filled: Sequence[Measured], empty: Sequence[Measured]) -> Sequence[Any]:
-    pairs = zip(filled, empty, strict=True)
-    return sorted(left.turn.per_second / max(1, right.turn.per_second) for left, right in pairs)
 
 
 def _filled(rig: Rig, load: ProcessPoolExecutor, payments: int, tell: Tell) -> int:

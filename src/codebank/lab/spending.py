@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from codebank.lab.processor import Process, processes
+
 #: PostgreSQL's own processes, and its sessions that ended.
 _POSTGRES: Final = "postgres"
 #: Who reads every database; its sessions are told apart.
 _READER: Final = "audit"
 _PROC: Final = Path("/proc")
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    pid: int
-    parent_pid: int
-    #: With those of its children that ended, such as sessions of a server.
-    microseconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,13 @@ class Spent:
 
 def spent_below(pid: int, *but: int) -> Spent:
     """Read what a process and all below it have spent, but for some."""
-    return Spent({one.pid: (name, one.microseconds) for one, name in _named(pid) if one.pid not in but})
+    return Spent(
+        {
+            one.pid: (name, one.own_microseconds + one.ended_microseconds)
+            for one, name in _named(pid)
+            if one.pid not in but
+        }
+    )
 
 
 def resident_kilobytes(pid: int) -> Counter[str]:
@@ -55,16 +54,10 @@ def resident_kilobytes(pid: int) -> Counter[str]:
     return held
 
 
-def own_microseconds() -> int:
-    """Give the processor time of this process."""
-    times = os.times()
-    return round((times.user + times.system) * 1_000_000)
-
-
-def _named(root_pid: int) -> Iterator[tuple[_Process, str]]:
+def _named(root_pid: int) -> Iterator[tuple[Process, str]]:
     """Give a process and all below it; one without a name of its own has that of whoever started it."""
-    below: dict[int, list[_Process]] = {}
-    for process in _processes():
+    below: dict[int, list[Process]] = {}
+    for process in processes():
         below.setdefault(process.parent_pid, []).append(process)
         if process.pid == root_pid:
             below[-1] = [process]
@@ -74,17 +67,6 @@ def _named(root_pid: int) -> Iterator[tuple[_Process, str]]:
         name = _name(process.pid) or inherited
         yield process, name
         waiting += [(child, name) for child in below.get(process.pid, [])]
-
-
-def _processes() -> Iterator[_Process]:
-    tick = 1_000_000 // os.sysconf("SC_CLK_TCK")
-    for path in _PROC.glob("[0-9]*/stat"):
-        try:
-            # The second field is a name in brackets and may hold anything.
-            words = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        yield _Process(int(path.parent.name), int(words[1]), sum(map(int, words[11:15])) * tick)
 
 
 def _name(pid: int) -> str:
