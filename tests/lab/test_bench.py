@@ -11,7 +11,7 @@ import pytest
 
 from codebank.cli.bench import _durable_server
 from codebank.errors import CodebankError
-from codebank.lab.bench import AUTHORIZE, HOT, Measured, figure_of, require_each_once, run_scenario, table_of
+from codebank.lab.bench import AUTHORIZE, HOT, MIXED, Measured, figure_of, require_each_once, run_scenario, table_of
 from codebank.lab.load import Turn
 from codebank.lab.processor import children_of, family_microseconds, own_microseconds, resident_bytes
 from codebank.settings import Settings
@@ -37,7 +37,7 @@ def test_a_short_run_has_everyfigure_of_and_says_what_it_was_measured_on() -> No
 
 
 def test_the_contenders_are_named_once_and_every_ratio_is_of_two_of_them() -> None:
-    for scenario in (AUTHORIZE, HOT):
+    for scenario in (AUTHORIZE, HOT, MIXED):
         names = [(one.name, one.callers) for one in scenario.contenders]
 
         assert len(set(names)) == len(names)

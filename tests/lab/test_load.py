@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from codebank.errors import CodebankError
+from codebank.events import CARD_BLOCKED, CARD_ISSUED, CARD_UNBLOCKED
 from codebank.lab.load import BANK, BANK_STREAM, BATCH, Target, Turn, closed_loop, open_loop, stream
+from codebank.lab.mixing import mixed_loop
 from codebank.lab.plain_sql import sql
 from tests.bank import APPROVED, published
 from tests.conftest import TEST_MERCHANT_KEY, BankServer
@@ -102,3 +104,23 @@ async def test_a_server_that_is_not_there_is_named(target: Target) -> None:
 
     with pytest.raises(CodebankError, match="nobody answers at 127"):
         await asyncio.to_thread(closed_loop, away, 1, BANK, 2)
+
+
+async def test_a_mixed_load_carries_out_every_kind_and_counts_its_charges(
+    bank_server: BankServer, target: Target, books: asyncpg.Connection
+) -> None:
+    with_operator = replace(target, operator_key=bank_server.settings.operator_key)
+
+    turn = await asyncio.to_thread(mixed_loop, with_operator, 1, 5)
+
+    charges = turn.items - turn.others
+    assert charges > turn.others > 0
+    assert await books.fetchval("select count(*) from payment where status = 'refunded'") > 0
+    told = {row["type"] for row in await books.fetch("select distinct type from outbox")}
+    assert told >= {CARD_ISSUED, CARD_BLOCKED, CARD_UNBLOCKED}
+    assert await payments(books) == (charges, charges)
+
+
+async def test_a_mixed_load_ends_where_a_call_is_refused(target: Target) -> None:
+    with pytest.raises(CodebankError, match="a call failed"):
+        await asyncio.to_thread(mixed_loop, replace(target, operator_key="nobody's"), 1, 2)

@@ -62,6 +62,16 @@ def hot(as_json: bool, rounds: int, seconds: int) -> None:
 
 @bench.command()
 @_measures
+@answering
+def mixed(as_json: bool, rounds: int, seconds: int) -> None:
+    """Measure operations of every kind beside charges alone."""
+    from codebank.lab.bench import MIXED, run_scenario, table_of
+
+    _show(run_scenario(MIXED, _durable_server, rounds, seconds, talk), table_of, as_json)
+
+
+@bench.command()
+@_measures
 @click.option("--payments", default=100_000, show_default=True, type=click.IntRange(0, 100_000_000))
 @click.option("--accounts", default=10_000, show_default=True, type=click.IntRange(1, 9_999_999))
 @answering

@@ -21,6 +21,7 @@ from codebank.audit.proof.prove import prove_once
 from codebank.errors import Code, CodebankError
 from codebank.lab.benchserver import ECHO, ECHO_STREAM
 from codebank.lab.load import BANK, BANK_STREAM, STREAM_DEPTH, Target, Turn, closed_loop, open_loop, stream
+from codebank.lab.mixing import mixed_loop
 from codebank.lab.percentiles import percentile
 from codebank.lab.plain_sql import sql
 from codebank.lab.rig import OpenServer, Rig, Tell, describe_machine, open_rig
@@ -65,6 +66,10 @@ def authorize(callers: int) -> Contender:
     return Contender("authorize", callers, partial(closed_loop, path=BANK, callers=callers))
 
 
+def _mixed(callers: int) -> Contender:
+    return Contender("mixed", callers, partial(mixed_loop, callers=callers))
+
+
 def _hot(target: Target, seconds: int, callers: int) -> Turn:
     return closed_loop(replace(target, cards=target.cards[:1]), seconds, BANK, callers)
 
@@ -91,6 +96,11 @@ AUTHORIZE: Final = Scenario(
         "gathered_to_single": (("authorize", 32), ("single", 32)),
         "hot_to_spread": (("hot", 64), ("spread", 64)),
     },
+)
+#: Operations of every kind against charges alone.
+MIXED: Final = Scenario(
+    (*(authorize(32), _mixed(32)), *(authorize(128), _mixed(128))),
+    {f"mixed_to_authorize_{callers}": (("mixed", callers), ("authorize", callers)) for callers in (32, 128)},
 )
 #: One account against many: who writes it must wait for whoever wrote it before.
 HOT: Final = Scenario(_HOT, {"hot_to_spread": (("hot", 64), ("spread", 64))})
@@ -165,7 +175,7 @@ def run_scenario(scenario: Scenario, open_server: OpenServer, rounds: int, secon
             for one in scenario.contenders:
                 mine = single if one.one_by_one else apart if one.is_apart else rig
                 found = measure(one, mine, load, seconds if number else 1)
-                payments += found.turn.items if one.pays else 0
+                payments += found.turn.items - found.turn.others if one.pays else 0
                 if number:
                     measured[one.name, one.callers].append(found)
                     tell(f"round {number}/{rounds}  {one.name:<11} {one.callers:>3}  {found.turn.per_second:>7}/s")

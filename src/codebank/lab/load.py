@@ -12,7 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ BANK_STREAM: Final = "/codebank.v1.Bank/AuthorizeStream"
 STREAM_DEPTH: Final = 4
 #: Stands where a request's key comes; keys are as long.
 _KEY_PLACE: Final = b"bench-0000000000000000-000000000"
-_CALL_SECONDS: Final = 30
+CALL_SECONDS: Final = 30
 
 
 #: Number, CVV, expiry year and month, token.
@@ -47,6 +47,7 @@ class Target:
     cards: Sequence[Card]
     #: Several where processes share the port: the kernel spreads connections, not calls.
     connections: int = 1
+    operator_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Turn:
     call_microseconds: Sequence[int]
     #: Processor time of the load itself.
     load_microseconds: int = 0
+    #: Of the items, those that made no payment.
+    others: int = 0
 
     @property
     def per_second(self) -> int:
@@ -85,11 +88,10 @@ def timed(load: Coroutine[Any, Any, Turn]) -> Turn:
     """Run a load, and note what it took itself."""
     began = time.process_time_ns()
     turn = uvloop.run(load)
-    cost = (time.process_time_ns() - began) // 1000
-    return Turn(turn.items, turn.microseconds, turn.call_microseconds, cost)
+    return replace(turn, load_microseconds=(time.process_time_ns() - began) // 1000)
 
 
-def _requests(target: Target) -> Iterator[bytes]:
+def authorizations(target: Target) -> Iterator[bytes]:
     """Write requests: all is encoded beforehand but the key, which is new each time and always as long."""
     halves = []
     for number, cvv, year, month, _token in target.cards:
@@ -119,10 +121,10 @@ class _Load:
     async def _open(self, take: Callable[[int, int, bytes | None], None]) -> None:
         """Open the connections; `take` gets the number of the one, the call and the answer."""
         loop = asyncio.get_running_loop()
-        self._requests = _requests(self.target)
+        self._requests = authorizations(self.target)
         self._finished: asyncio.Future[None] = loop.create_future()
         host, _, port = self.target.address.rpartition(":")
-        metadata = (("authorization", f"Bearer {self.target.merchant_key}"), ("grpc-timeout", f"{_CALL_SECONDS}S"))
+        metadata = (("authorization", f"Bearer {self.target.merchant_key}"), ("grpc-timeout", f"{CALL_SECONDS}S"))
         for number in range(self.target.connections):
             make = partial(Connection, self.target.address, self.path, metadata, partial(take, number), self._fail)
             try:

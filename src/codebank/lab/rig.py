@@ -97,6 +97,7 @@ def open_rig(open_server: OpenServer, tell: Tell, accounts: int = 200) -> Iterat
         Settings(state=folder),
         vault_key=secrets.token_hex(32),
         merchant_key=secrets.token_hex(16),
+        operator_key=secrets.token_hex(16),
         bank_port=some_port(),
         bank_health_port=some_port(),
     )
@@ -106,7 +107,11 @@ def open_rig(open_server: OpenServer, tell: Tell, accounts: int = 200) -> Iterat
             cards = asyncio.run(_prepare(admin_dsn, settings, accounts, tell))
             with serving(settings) as server:
                 target = Target(
-                    f"127.0.0.1:{settings.bank_port}", settings.merchant_key, settings.database_url("bank"), cards
+                    f"127.0.0.1:{settings.bank_port}",
+                    settings.merchant_key,
+                    settings.database_url("bank"),
+                    cards,
+                    operator_key=settings.operator_key,
                 )
                 yield Rig(settings, target, server.pid, _postgres_pid(folder / "postgres"))
     finally:
