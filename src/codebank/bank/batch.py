@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from codebank.bank.executor import Held, Result
 from codebank.bank.operation import Answer, Operation
@@ -69,12 +69,10 @@ class _Message:
 
     def answer(self) -> bool:
         """Answer, if everything has ended."""
-        ended = [result for result in self.results if not isinstance(result, Held)]
-        if len(ended) < len(self.results):
+        if Held.HELD in self.results:
             return False
-        # A caller that gave up meanwhile left a cancelled future behind.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            self.answered.set_result(ended)
+        if not self.answered.done():  # a caller that gave up meanwhile left a cancelled future behind
+            self.answered.set_result(cast("list[Ended]", self.results))
         return True
 
 
@@ -103,7 +101,7 @@ class Batcher:
         """
         if self._is_closing:
             raise CodebankError(Code.UNAVAILABLE, "the bank is stopping", retry_after_seconds=1)
-        aside = sum(len(message.operations) for message in self._aside)
+        aside = sum(len(message.operations) for message in self._aside) if self._aside else 0
         if self._waiting_operations + aside + len(operations) > self.queue_size_max:
             raise CodebankError(Code.TOO_MANY, "too many operations are waiting", retry_after_seconds=1)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -132,11 +130,13 @@ class Batcher:
                 continue
             operations = [operation for message in messages for operation in message.operations]
             started = time.perf_counter()
-            results = iter(await self._carry_out_safely(operations))
+            results = await self._carry_out_safely(operations)
             size.observe(len(operations))
             seconds.observe(time.perf_counter() - started)
+            first = 0
             for message in messages:
-                message.results = [next(results) for _ in message.operations]
+                message.results = results[first : first + len(message.operations)]
+                first += len(message.operations)
                 if not message.answer():
                     self._put_aside(message)
 

@@ -8,6 +8,7 @@ sessions, and a version that is counted up to a second time means something else
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,7 +21,8 @@ from codebank.bank.state import Account, Card, CardPlace, KeyName, Merchant
 #: A place is small, and never changes.
 _PLACES_MAX: Final = 200_000
 _ACCOUNTS_MAX: Final = 20_000
-_KEYS_MAX: Final = 20_000
+#: Of each of two generations.
+_KEYS_MAX: Final = 10_000
 #: For so long an account that somebody else changes too is read each time.
 _SHARED_SECONDS: Final = 1
 
@@ -44,12 +46,15 @@ class Memory:
     places: Places = field(default_factory=dict)
     #: As they were read last; whoever decides on an older one is told that it has moved.
     merchants: dict[UUID, Merchant] = field(default_factory=dict)
-    _accounts: dict[UUID, _Remembered] = field(default_factory=dict)
+    #: Kept in an order from whose end one is taken without a look through all that were taken before.
+    _accounts: OrderedDict[UUID, _Remembered] = field(default_factory=OrderedDict)
     #: Accounts that are read each time, and until when, on the clock of `time.monotonic`.
     _shared: set[UUID] = field(default_factory=set)
     _shared_until: float = 0
-    #: Keys that somebody is likely to repeat; the oldest goes first.
-    _keys: dict[KeyName, None] = field(default_factory=dict)
+    #: Keys that somebody is likely to repeat, and those of the generation before: that goes as a whole, because taking
+    #: the oldest out of a dictionary one by one looks through all that went before it.
+    _keys: set[KeyName] = field(default_factory=set)
+    _older_keys: set[KeyName] = field(default_factory=set)
 
     def recall(self, session: int, operations: Sequence[Operation]) -> Known | None:
         """Give what these operations are to be decided on; None where anything of it must be read.
@@ -59,7 +64,9 @@ class Memory:
         known = Known({}, {})
         for operation in operations:
             reads, key = operation.reads(), operation.key
-            if key is None or reads.card is None or reads.target is not None or (key.caller_id, key.name) in self._keys:
+            if key is None or reads.card is None or reads.target is not None:
+                return None
+            if (name := (key.caller_id, key.name)) in self._keys or name in self._older_keys:
                 return None
             place = self.places.get(reads.card)
             remembered = self._accounts.get(place.account_id) if place is not None else None
@@ -91,7 +98,7 @@ class Memory:
             if card.account_id in writes.accounts and (remembered := self._accounts.get(card.account_id)) is not None:
                 remembered.cards[card.card_id] = card
         while len(self._accounts) > _ACCOUNTS_MAX:
-            del self._accounts[next(iter(self._accounts))]
+            self._accounts.popitem(last=False)
 
     def forget(self, account_ids: Iterable[UUID]) -> None:
         """Read accounts anew the next time, and for a while each time: somebody else changes them too."""
@@ -110,6 +117,6 @@ class Memory:
         self.places.update(found)
 
     def _note_keys(self, names: Iterable[KeyName]) -> None:
-        self._keys.update(dict.fromkeys(names))
-        while len(self._keys) > _KEYS_MAX:
-            del self._keys[next(iter(self._keys))]
+        self._keys.update(names)
+        if len(self._keys) > _KEYS_MAX:
+            self._keys, self._older_keys = set(), self._keys

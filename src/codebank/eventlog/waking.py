@@ -10,13 +10,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
+from codebank.eventlog.pace import REST_SECONDS
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import connected
 
 #: The channel on which the relay listens.
 CHANNEL: Final = "outbox"
-#: Hints that follow one another sooner are given as one.
-_GATHER_SECONDS: Final = 0.003
 _PAUSE_SECONDS: Final = 1
 
 
@@ -43,6 +42,7 @@ class Waker:
                         await self._is_wanted.wait()
                         self._is_wanted.clear()
                         await connection.execute(f"notify {CHANNEL}")
-                        await asyncio.sleep(_GATHER_SECONDS)
+                        # The relay rests as long after each batch: what comes sooner it would not take sooner.
+                        await asyncio.sleep(REST_SECONDS)
             except OUTAGES:
                 await asyncio.sleep(_PAUSE_SECONDS)
