@@ -14,7 +14,8 @@ import pytest
 
 from codebank.errors import CodebankError
 from codebank.lab.cage import Cage, caged
-from codebank.lab.ordering import BenchSides, OrderFigure, OrderResult, table_of
+from codebank.lab.ordering import OrderFigure, OrderResult, table_of
+from codebank.lab.shop import BenchSides
 from codebank.lab.spending import Spent, resident_kilobytes, spent_below
 from codebank.wire import new_id, utc_now
 from tests.conftest import Databases

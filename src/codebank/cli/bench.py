@@ -158,3 +158,15 @@ def order(as_json: bool, connections: tuple[int, ...], seconds: int) -> None:
         data(result.document())
     else:
         click.echo(table_of(result))
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--orders", default=1_000_000, show_default=True, type=click.IntRange(1, 100_000_000))
+@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 600), help="Time of one turn.")
+@answering
+def memory(as_json: bool, orders: int, seconds: int) -> None:
+    """Measure what every role holds in memory while very many orders are paid."""
+    from codebank.lab.memory import bench_memory, table_of
+
+    _show(bench_memory(orders, seconds, talk), table_of, as_json)
