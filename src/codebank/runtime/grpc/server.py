@@ -19,10 +19,10 @@ from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]
-from grpc_reflection.v1alpha import reflection
 
 from codebank.errors import GRPC_STATUS, Code, CodebankError, Violation, invalid
 from codebank.runtime.grpc.protobuf import broken_field
+from codebank.runtime.grpc.reflection import add_reflection
 from codebank.runtime.watch.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -85,10 +85,7 @@ def build_server(
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     health = grpc_health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        (service.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
-        server,
-    )
+    add_reflection(server, (service.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
     return server, GrpcHealth(health, service.full_name)
 
 
