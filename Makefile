@@ -11,6 +11,15 @@ AGAINST ?= origin/main
 #: A folder of deploy/kubernetes/overlays.
 OVERLAY ?= development
 
+# What pip and Python are told elsewhere is meant for other projects; where packages come from is this machine's say.
+PIP_KEPT := PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS PIP_PROXY PIP_CERT PIP_CLIENT_CERT PIP_TRUSTED_HOST \
+	PIP_KEYRING_PROVIDER PIP_TIMEOUT PIP_DEFAULT_TIMEOUT PIP_RETRIES PIP_CACHE_DIR PIP_NO_CACHE_DIR PIP_CONFIG_FILE
+PYTHON_KEPT := PYTHON PYTHON_KEPT PYTHONUTF8 PYTHONIOENCODING PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
+unexport $(filter-out $(PIP_KEPT) PIP_KEPT,$(filter PIP_%,$(.VARIABLES)))
+unexport $(filter-out $(PYTHON_KEPT),$(filter PYTHON%,$(.VARIABLES))) __PYVENV_LAUNCHER__
+# Louder than a pip.conf.
+export PIP_USER := 0
+
 .DEFAULT_GOAL := help
 .PHONY: help run kafka test test-browser test-kafka test-docker test-observability test-kubernetes cluster-secrets deploy roll-back roll-back-all smoke \
 	cluster-login check-workflows check-contracts check-dependencies image scan-image sbom coverage check-release package check format proto pins reference dashboards \
