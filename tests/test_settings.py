@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import pytest
 
 from codebank.errors import CodebankError
-from codebank.settings import DATABASES, Settings, socket_folder
+from codebank.folders import socket_folder
+from codebank.settings import DATABASES, Settings
 
 
 def test_the_defaults_need_no_environment() -> None:
@@ -103,6 +106,119 @@ def test_trap_b28_what_is_secret_is_marked_and_empty_by_default() -> None:
         "merchant_key", "web_secret", "postgres_admin_password",
     }  # fmt: skip
     assert all(getattr(Settings(), name) == "" for name in secret)
+
+
+SECRETS = [f"CODEBANK_{item.name.upper()}" for item in fields(Settings) if item.metadata["secret"]]
+
+
+@pytest.mark.parametrize("written", ["5a5a\n", " 5a5a ", "5a5a\r\n", "\t5a5a\u00a0"])
+@pytest.mark.parametrize("variable", SECRETS)
+def test_line_ends_and_blanks_around_a_secret_are_none_of_it(variable: str, written: str, tmp_path: Path) -> None:
+    (tmp_path / "held").write_text(written, encoding="utf-8-sig", newline="")
+
+    given = Settings.load({variable: written})
+    held = Settings.load({f"{variable}_FILE": f"{tmp_path / 'held'}\n"})
+
+    assert given == held == Settings.load({variable: "5a5a"})
+
+
+@pytest.mark.parametrize("written", ["s3cr\net", "s3cr\0et", "s3cr\x7fet", "s3cr\udcffet", "s3cr\u200bet"])
+@pytest.mark.parametrize("variable", SECRETS)
+def test_a_secret_with_what_nobody_sees_inside_is_refused_by_name(variable: str, written: str, tmp_path: Path) -> None:
+    (tmp_path / "held").write_bytes(written.encode(errors="surrogateescape"))
+
+    for environment in ({variable: written}, {f"{variable}_FILE": str(tmp_path / "held")}):
+        with pytest.raises(CodebankError, match=variable) as caught:
+            Settings.load(environment)
+        assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["CODEBANK_MERCHANT_KEY", "CODEBANK_OPERATOR_KEY"])
+@pytest.mark.parametrize("written", ["chavé", "a b", "ключ", "“quoted”"])
+def test_a_key_that_no_call_can_carry_is_refused_by_name(variable: str, written: str) -> None:
+    with pytest.raises(CodebankError, match=f"{variable}: has a character that cannot be sent"):
+        Settings.load({variable: written})
+
+
+def test_passwords_may_stand_on_a_line_each() -> None:
+    settings = Settings.load({"CODEBANK_POSTGRES_PASSWORDS": " bank = a ,\n checkout=b\r\n,log=c\n"})
+
+    assert settings.role_passwords() == {"bank": "a", "checkout": "b", "log": "c"}
+
+
+@pytest.mark.parametrize(
+    "item", [item for item in fields(Settings) if item.type == "str" and not item.metadata["secret"]], ids=str
+)
+def test_line_ends_and_blanks_around_a_text_are_none_of_it(item: Any) -> None:
+    variable = f"CODEBANK_{item.name.upper()}"
+
+    assert Settings.load({variable: " http://x:1\n"}) == Settings.load({variable: "http://x:1"})
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "bank", "shop"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1:50051", "http://localhost:8000"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1:50051", "http://localhost:8000"),
+        ("::1", "::1", "[::1]:50051", "http://[::1]:8000"),
+        ("[::1]", "::1", "[::1]:50051", "http://[::1]:8000"),
+        ("::", "::1", "[::1]:50051", "http://[::1]:8000"),
+        ("10.0.0.5", "10.0.0.5", "10.0.0.5:50051", "http://10.0.0.5:8000"),
+        ("localhost", "localhost", "localhost:50051", "http://localhost:8000"),
+    ],
+)
+def test_a_machine_finds_itself_where_its_ports_are_opened(host: str, own: str, bank: str, shop: str) -> None:
+    settings = Settings.load({"CODEBANK_HOST": host})
+
+    assert (settings.own_host(), settings.bank_target(), settings.checkout_home()) == (own, bank, shop)
+
+
+def test_a_page_keeps_an_idle_connection_longer_than_a_balancer_does() -> None:
+    assert Settings().keep_alive_seconds > 60
+
+
+@pytest.mark.parametrize("variable", ["CODEBANK_STATE", "CODEBANK_DEPLOY"])
+def test_an_empty_folder_is_no_folder(variable: str) -> None:
+    assert Settings.load({variable: ""}) == Settings.load({})
+
+
+def test_a_home_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(CodebankError, match="CODEBANK_STATE"):
+        Settings.load({"CODEBANK_STATE": "~nobody-of-this-name/state"})
+
+
+@pytest.mark.parametrize(
+    ("home", "state_home", "found"),
+    [
+        ("/Users/ana", None, "/Users/ana/.local/state/codebank"),
+        ("/Users/ana", "/x", "/x/codebank"),
+        ("/Users/ana", "relative", "/Users/ana/.local/state/codebank"),
+        (None, None, "/var/lib/codebank"),
+    ],
+)
+def test_state_has_a_place_also_for_who_has_neither_home_nor_name(
+    home: str | None, state_home: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("HOME", home), ("XDG_STATE_HOME", state_home)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "geteuid", lambda: 54_321)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+
+    assert str(Settings.load({}).state) == found
+
+
+def test_a_socket_lies_where_another_terminal_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = Path("/") / ("x" * 120)
+    found = []
+    for place in ("/tmp", "/var/tmp"):
+        monkeypatch.setenv("TMPDIR", place)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        found.append(socket_folder(deep))
+
+    assert found[0] == found[1]
 
 
 def test_every_setting_has_a_word_of_help() -> None:

@@ -71,6 +71,7 @@ async def _checkout(settings: Settings, telemetry: Telemetry, stop: asyncio.Even
             settings.checkout_port,
             stop,
             grace_seconds=settings.stop_grace_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
             on_ready=telemetry.ready.set,
         )
 
@@ -83,6 +84,7 @@ async def _statement(settings: Settings, telemetry: Telemetry, stop: asyncio.Eve
             settings.statement_port,
             stop,
             grace_seconds=_PAGES_GRACE_SECONDS,
+            keep_alive_seconds=settings.keep_alive_seconds,
             on_ready=telemetry.ready.set,
             on_stop=hub.close,
         )
@@ -96,6 +98,7 @@ async def _audit(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) 
             settings.audit_port,
             stop,
             grace_seconds=_PAGES_GRACE_SECONDS,
+            keep_alive_seconds=settings.keep_alive_seconds,
             on_ready=telemetry.ready.set,
         )
 

@@ -5,16 +5,25 @@ Every field is one variable: `CODEBANK_` and the field's name in capitals. `docs
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
+import functools
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from codebank.address import place, reached
 from codebank.errors import Code, CodebankError
+from codebank.folders import default_deploy_folder, default_state_folder, socket_folder
+from codebank.variable import (
+    read_header_secret,
+    read_host,
+    read_link,
+    read_passwords,
+    read_secret,
+    read_secret_file,
+    read_value,
+)
 
 PREFIX: Final = "CODEBANK_"
 #: Ends the variable that names the file of a secret.
@@ -23,26 +32,12 @@ _FILE: Final = "_FILE"
 DATABASES: Final = ("bank", "checkout", "statement", "log")
 #: The role that may read every database and write none.
 READER_ROLE: Final = "audit"
-#: Settings that become links of a page: an address of a browser, or nothing.
-_LINKS: Final = ("grafana_url", "kibana_url", "jaeger_url")
 
 
-def default_state_folder() -> Path:
-    """Say where a machine's state lies: root's in /var/lib, anybody else's in their own state folder."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        return Path("/var/lib/codebank")
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "codebank"
-
-
-def default_deploy_folder() -> Path:
-    """Find the folder `deploy` of the checkout that this code runs in; else the one of the working folder."""
-    beside = Path(__file__).parents[2] / "deploy"
-    return beside if beside.is_dir() else Path.cwd() / "deploy"
-
-
-def _setting(help_text: str, default: Any = None, *, secret: bool = False, factory: Any = None) -> Any:
-    metadata = {"help": help_text, "secret": secret}
+def _setting(
+    help_text: str, default: Any = None, *, secret: bool = False, factory: Any = None, read: Any = None
+) -> Any:
+    metadata = {"help": help_text, "secret": secret, "read": read or (read_secret if secret else None)}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -63,7 +58,10 @@ class Settings:
         "",
     )
     postgres_passwords: str = _setting(
-        "passwords of the database roles, as `bank=…,checkout=…,statement=…,log=…,audit=…`", "", secret=True
+        "passwords of the database roles, as `bank=…,checkout=…,statement=…,log=…,audit=…`",
+        "",
+        secret=True,
+        read=read_passwords,
     )
     postgres_admin: str = _setting("role with which `codebank databases` makes databases and roles", "postgres")
     postgres_admin_password: str = _setting("password of that role", "", secret=True)
@@ -100,7 +98,12 @@ class Settings:
     kafka_port: int = _setting("first of the six ports of the brokers that `make kafka` starts", 19092)
     connect_port: int = _setting("port of the Kafka Connect that `make kafka` starts", 8083)
     elasticsearch_port: int = _setting("port of the Elasticsearch that `make kafka` starts, and 100 more", 9200)
-    host: str = _setting("address that every port is opened on", "127.0.0.1")
+    host: str = _setting(
+        "address that every port is opened on, such as `0.0.0.0` or `::1`", "127.0.0.1", read=read_host
+    )
+    keep_alive_seconds: int = _setting(
+        "how long a page's connection stays open while nobody asks; longer than a balancer in front keeps it", 75
+    )
 
     tls_ca_file: str = _setting("authority that vouches for all roles (PEM); with it roles talk over mutual TLS", "")
     tls_certificate_file: str = _setting("certificate that this role shows to the others (PEM)", "")
@@ -120,13 +123,23 @@ class Settings:
     statement_url: str = _setting("public address of the statement; empty means this machine", "")
     audit_url: str = _setting("public address of the control room; empty means this machine", "")
 
-    grafana_url: str = _setting("address of Grafana that the control room links to; empty means no link", "")
-    kibana_url: str = _setting("address of Kibana that the control room links to; empty means no link", "")
-    jaeger_url: str = _setting("address of Jaeger, where a payment's trace is shown; empty means no link", "")
+    grafana_url: str = _setting(
+        "address of Grafana that the control room links to; empty means no link", "", read=read_link
+    )
+    kibana_url: str = _setting(
+        "address of Kibana that the control room links to; empty means no link", "", read=read_link
+    )
+    jaeger_url: str = _setting(
+        "address of Jaeger, where a payment's trace is shown; empty means no link", "", read=read_link
+    )
 
     vault_key: str = _setting("64 hexadecimal digits: the key of the card vault; `up` makes one", "", secret=True)
-    operator_key: str = _setting("key of the operator's calls; `up` makes one", "", secret=True)
-    merchant_key: str = _setting("API key with which the checkout calls the bank; `up` makes one", "", secret=True)
+    operator_key: str = _setting(
+        "key of the operator's calls; `up` makes one", "", secret=True, read=read_header_secret
+    )
+    merchant_key: str = _setting(
+        "API key with which the checkout calls the bank; `up` makes one", "", secret=True, read=read_header_secret
+    )
     web_secret: str = _setting("secret with which pages and keys are signed; `up` makes one", "", secret=True)
 
     test_cards: bool = _setting("whether the published test cards force their outcomes", False)
@@ -175,6 +188,8 @@ class Settings:
             if item is None:
                 wrong.append(f"{variable} is not a setting")
                 continue
+            if str(item.type) == "Path" and not text.strip():
+                continue  # as good as not set; the working folder would be a strange place
             try:
                 values[item.name] = _value(item, text, from_file=item is held)
             except ValueError as error:
@@ -211,27 +226,36 @@ class Settings:
     def role_passwords(self) -> dict[str, str]:
         """Give the password of each database role that has one."""
         pairs = (pair.partition("=") for pair in self.postgres_passwords.split(",") if pair)
-        return {user.strip(): password for user, _, password in pairs}
+        return {user.strip(): password.strip() for user, _, password in pairs}
 
     def environment(self) -> dict[str, str]:
         """Write the settings back as variables, for a child process."""
         return {PREFIX + item.name.upper(): _text(getattr(self, item.name)) for item in fields(self)}
 
+    def own_host(self) -> str:
+        """Give the host at which this machine reaches its own ports."""
+        return reached(self.host)
+
+    def shown(self, port: int) -> str:
+        """Give the address of one of this machine's ports as people are told it."""
+        host = self.own_host()
+        return place("localhost" if host == "127.0.0.1" else host, port)
+
     def checkout_home(self) -> str:
         """Give the shop's public address."""
-        return self.checkout_url or f"http://localhost:{self.checkout_port}"
+        return self.checkout_url or f"http://{self.shown(self.checkout_port)}"
 
     def statement_home(self) -> str:
         """Give the statement's public address."""
-        return self.statement_url or f"http://localhost:{self.statement_port}"
+        return self.statement_url or f"http://{self.shown(self.statement_port)}"
 
     def audit_home(self) -> str:
         """Give the control room's public address."""
-        return self.audit_url or f"http://localhost:{self.audit_port}"
+        return self.audit_url or f"http://{self.shown(self.audit_port)}"
 
     def bank_target(self) -> str:
         """Give the address of the bank's gRPC server."""
-        return self.bank_address or f"127.0.0.1:{self.bank_port}"
+        return self.bank_address or place(self.own_host(), self.bank_port)
 
 
 #: The roles, as their health ports are named.
@@ -240,53 +264,9 @@ ROLE_NAMES: Final = tuple(
 )
 
 
-def socket_folder(folder: Path) -> Path:
-    """Choose where the embedded server of `folder` listens: a socket's path may have 107 bytes at most."""
-    inside = folder / "socket"
-    if len(os.fsencode(inside)) <= 80:
-        return inside
-    digest = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"codebank-{digest}"
-
-
 def _value(item: Field[Any], text: str, *, from_file: bool) -> Any:
-    if from_file:
-        return _read_secret(text)
-    return _link(text) if item.name in _LINKS else _parse(str(item.type), text)
-
-
-def _read_secret(path: str) -> str:
-    try:
-        text = Path(path).read_text().strip()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    if not text:
-        raise ValueError(f"{path} is empty")
-    return text
-
-
-def _parse(type_name: str, text: str) -> Any:
-    if type_name == "int":
-        number = int(text)
-        if number < 0:
-            raise ValueError(f"{number} is negative")
-        return number
-    if type_name == "bool":
-        if text.lower() in {"on", "true", "yes", "1"}:
-            return True
-        if text.lower() in {"off", "false", "no", "0", ""}:
-            return False
-        raise ValueError(f"{text!r} is neither on nor off")
-    if type_name == "Path":
-        return Path(text).expanduser().absolute()
-    return text
-
-
-def _link(text: str) -> str:
-    place = urlsplit(text)
-    if text and (place.scheme not in ("http", "https") or not place.hostname or place.username is not None):
-        raise ValueError("is not an address such as https://grafana.example without user and password")
-    return text.rstrip("/")
+    read = item.metadata["read"] or functools.partial(read_value, str(item.type))
+    return read(read_secret_file(text) if from_file else text)
 
 
 def _text(value: Any) -> str:

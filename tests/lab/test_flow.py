@@ -56,7 +56,16 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Settings, Hub]]:
     port, ready, stop = free_port(), asyncio.Event(), asyncio.Event()
     async with open_statement(settings, Telemetry(METRICS)) as (app, hub):
         served = asyncio.create_task(
-            serve_app(app, "127.0.0.1", port, stop, grace_seconds=1, on_ready=ready.set, on_stop=hub.close)
+            serve_app(
+                app,
+                "127.0.0.1",
+                port,
+                stop,
+                grace_seconds=1,
+                keep_alive_seconds=5,
+                on_ready=ready.set,
+                on_stop=hub.close,
+            )
         )
         await ready.wait()
         try:

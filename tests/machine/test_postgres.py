@@ -20,12 +20,12 @@ import asyncpg
 import pytest
 
 from codebank.errors import CodebankError
+from codebank.folders import socket_folder
 from codebank.machine.orphans import server_processes
 from codebank.machine.postgres import EmbeddedPostgres
 from codebank.machine.unprivileged import as_server_user, server_uid
 from codebank.runtime.postgres.provision import prepare_databases
 from codebank.runtime.process import background
-from codebank.settings import socket_folder
 
 
 @pytest.fixture(scope="module")

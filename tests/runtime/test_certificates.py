@@ -43,7 +43,7 @@ def test_each_name_gets_a_certificate_that_openssl_trusts(tmp_path: Path) -> Non
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o700
     kafka = x509.load_pem_x509_certificate((folder / "kafka" / "tls.crt").read_bytes())
     names = kafka.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(name.value) for name in names] == ["kafka", "localhost", "127.0.0.1", "kafka-1", "10.0.0.7"]
+    assert [str(name.value) for name in names] == ["kafka", "localhost", "127.0.0.1", "::1", "kafka-1", "10.0.0.7"]
 
 
 def test_the_authoritys_key_lies_apart(tmp_path: Path) -> None:

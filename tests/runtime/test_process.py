@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.process import background
+from codebank.runtime.process import background, when_asked_to_stop
 from tests.system import CODEBANK, free_port, own_environment
 
 pytestmark = pytest.mark.anyio
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 ROLE = """
 import asyncio, sys
@@ -169,3 +173,55 @@ async def test_whoever_cancels_the_block_gets_a_cancellation() -> None:
         task.cancel()
 
     assert task.cancelled()
+
+
+def test_an_error_of_a_start_says_itself_and_nothing_else(tmp_path: Path) -> None:
+    environment = own_environment(tmp_path)
+
+    done = subprocess.run([*CODEBANK, "run", "bank"], env=environment, capture_output=True, text=True, timeout=30)
+
+    talk = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert (done.returncode, talk) == (
+        1,
+        [
+            "codebank: the vault's key must be 64 hexadecimal digits",
+            "hint: set CODEBANK_VAULT_KEY to the key that this bank's cards were sealed with",
+        ],
+    )
+
+
+async def test_work_that_never_began_is_put_away() -> None:
+    work = endless()
+
+    with pytest.raises(KeyError):
+        async with background(work):
+            raise KeyError
+
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_process_hears_whoever_asks_it_to_stop(number: signal.Signals) -> None:
+    stop, before = asyncio.Event(), {one: signal.getsignal(one) for one in STOPPING}
+    when_asked_to_stop(stop.set)
+    try:
+        signal.raise_signal(number)
+        await asyncio.wait_for(stop.wait(), 5)
+    finally:
+        _give_back(before)
+
+
+async def test_a_process_started_by_nohup_outlives_its_terminal() -> None:
+    before = {one: signal.getsignal(one) for one in STOPPING}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    when_asked_to_stop(pytest.fail)
+    try:
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        _give_back(before)
+
+
+def _give_back(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, handler)

@@ -31,6 +31,7 @@ async def test_the_port_is_free_when_the_role_was_stopped_or_cancelled(cancelled
                 port,
                 stop,
                 grace_seconds=1,
+                keep_alive_seconds=5,
                 on_ready=ready.set,
                 on_stop=lambda: told.append("stopped"),
             )

@@ -54,7 +54,16 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
     ready, stop = asyncio.Event(), asyncio.Event()
     async with open_desk(settings) as desk, open_statement(settings, Telemetry(METRICS)) as (app, hub):
         serving = asyncio.create_task(
-            serve_app(app, "127.0.0.1", port, stop, grace_seconds=1, on_ready=ready.set, on_stop=hub.close)
+            serve_app(
+                app,
+                "127.0.0.1",
+                port,
+                stop,
+                grace_seconds=1,
+                keep_alive_seconds=5,
+                on_ready=ready.set,
+                on_stop=hub.close,
+            )
         )
         await ready.wait()
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=8) as ana:

@@ -30,7 +30,9 @@ async def open_audit(settings: Settings, telemetry: Telemetry, health: Mapping[s
     )
     pages = Pages("codebank.audit.control", site)
     async with open_sides(settings, telemetry) as sides:
-        room = ControlRoom(sides, pages, telemetry, settings.role_host or settings.host, health, EventFinder(sides.log))
+        room = ControlRoom(
+            sides, pages, telemetry, settings.role_host or settings.own_host(), health, EventFinder(sides.log)
+        )
         app = create_app(pages=pages, routes=room.routes(), telemetry=telemetry, secure_cookies=settings.secure_cookies)
         async with background(room.keep_proving()):
             yield app

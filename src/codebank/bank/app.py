@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 import grpc
 
+from codebank.address import place
 from codebank.bank.batch import Batcher
 from codebank.bank.door.api import Bank
 from codebank.bank.door.behaviour import ForcedBehaviour
@@ -117,6 +118,6 @@ async def _say_whether_it_can_write(pool: asyncpg.Pool, telemetry: Telemetry, he
 
 async def serve_bank(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
     """Run the role until it is asked to stop."""
-    async with open_bank(settings, telemetry, f"{settings.host}:{settings.bank_port}") as port:
+    async with open_bank(settings, telemetry, place(settings.host, settings.bank_port)) as port:
         log.info("serving", extra=fields(port=port))
         await stop.wait()

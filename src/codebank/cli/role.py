@@ -89,7 +89,7 @@ def health(role: str | None, live: bool) -> None:
     async def ask() -> dict[str, Health]:
         asked = [role] if role else list(ROLE_NAMES)
         ports = [getattr(settings, f"{name}_health_port") for name in asked]
-        answers = await asyncio.gather(*(ask_health("127.0.0.1", port, live=live) for port in ports))
+        answers = await asyncio.gather(*(ask_health(settings.own_host(), port, live=live) for port in ports))
         return dict(zip(asked, answers, strict=True))
 
     answers = asyncio.run(ask())

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import grpc
 
+from codebank.address import place
 from codebank.bank.app import open_bank
 from codebank.bank.metrics import METRICS
 from codebank.runtime.process import run_role
@@ -64,7 +65,7 @@ def _answer(request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
 
 
 async def _serve(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
-    async with open_bank(settings, telemetry, f"{settings.host}:{settings.bank_port}", [_Echo()]):
+    async with open_bank(settings, telemetry, place(settings.host, settings.bank_port), [_Echo()]):
         await stop.wait()
 
 

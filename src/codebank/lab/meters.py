@@ -67,7 +67,7 @@ async def read_meters(settings: Settings, health_ports: Mapping[str, int], pool:
     """Read what every part took until now; a role that does not answer is left out."""
     roles = {}
     for name, port in health_ports.items():
-        spent = await asyncio.to_thread(_of_role, settings.host, port)
+        spent = await asyncio.to_thread(_of_role, settings.own_host(), port)
         if spent is not None:
             roles[name] = spent
     rows = await pool.fetch("select pid, application_name from pg_stat_activity")

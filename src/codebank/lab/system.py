@@ -54,5 +54,5 @@ async def until_ready(settings: Settings, system: subprocess.Popen[bytes], folde
         if system.poll() is not None or time.monotonic() > deadline:
             said = (folder / "up.log").read_text(errors="replace")[-_TAIL_LETTERS:]
             raise CodebankError(Code.UNAVAILABLE, f"the system of the bench did not start:\n{said}")
-        waiting = {port for port in waiting if not await is_ready(settings.host, port)}
+        waiting = {port for port in waiting if not await is_ready(settings.own_host(), port)}
         await asyncio.sleep(0.02)

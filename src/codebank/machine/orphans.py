@@ -76,7 +76,7 @@ def _by_ps(data: Path) -> list[int]:
 
 def _recorded(pid_file: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(pid_file.read_text().splitlines()[0])
+        return int(pid_file.read_bytes().split(b"\n")[0])
     return None
 
 

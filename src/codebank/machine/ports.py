@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from codebank.errors import Code, CodebankError
+from codebank.runtime.listener import address_of, why
 
 #: A browser that is told `localhost` may go to the newer address of this machine first, where another program may be.
 _LOOPBACK_TWINS: Final = {"127.0.0.1": "::1", "localhost": "::1", "0.0.0.0": "::1", "": "::1"}  # noqa: S104
@@ -65,18 +65,19 @@ def _why_not(host: str, port: int) -> str | None:
 
 
 def _bind_error(host: str, port: int, *, must_exist: bool = True) -> str | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        family, address = address_of(host, port)
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # Connections of an earlier run that linger in the system do not count as a program.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            probe.bind((host, port))
+                # A twin is looked at alone; what we open ourselves on `::` is open to IPv4 too.
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not must_exist))
+            probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return "is taken by another program"
         if error.errno in _NO_SUCH_ADDRESS and not must_exist:
             return None
-        return f"cannot be opened on {host}: {os.strerror(error.errno or 0).lower()}"
+        return f"cannot be opened on {host}: {why(error)}"
     return None

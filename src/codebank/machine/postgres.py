@@ -24,12 +24,13 @@ from typing import Final
 from urllib.parse import quote
 
 from codebank.errors import Code, CodebankError
+from codebank.folders import socket_folder
 from codebank.machine.admission import lets_in
 from codebank.machine.binaries import runnable_tree
+from codebank.machine.initdb import SHARED_MEMORY, make_data
 from codebank.machine.orphans import stop_orphans
 from codebank.machine.unprivileged import as_server_user, give_to_server, make_reachable, server_uid
 from codebank.runtime.children import die_with_parent
-from codebank.settings import socket_folder
 
 #: Long, because a server that replays its log after a crash is at work; one that dies is seen at once.
 _START_TIMEOUT_SECONDS: Final = 120
@@ -42,8 +43,6 @@ _SILENT_MAX: Final = 5
 _RETRY_MAX_SECONDS: Final = 5
 #: Which line of `postmaster.pid` says how far the server is, counted from nought.
 _STATUS_LINE: Final = 7
-#: From here on PostgreSQL knows the letters of all languages by itself, whatever the machine has.
-_BUILTIN_LOCALE_VERSION: Final = 17
 
 #: Durability is never traded for speed outside tests.
 _DURABLE: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -59,6 +58,8 @@ _SETTINGS: Final = {
     "log_checkpoints": "off",
     "max_wal_size": "2GB",
     "unix_socket_permissions": "0700",
+    "port": "5432",
+    "dynamic_shared_memory_type": SHARED_MEMORY,
 }
 
 
@@ -118,7 +119,7 @@ class EmbeddedPostgres:
         self._require_data_is_ours()
         stop_orphans(self.data)
         if not self.data.exists():
-            self._initialise(tree, version)
+            make_data(self.data, tree, version, durable=self.durable)
         self._launch(tree, _fresh_sockets(socket_folder(self.folder)))
 
     def stop(self) -> None:
@@ -191,35 +192,6 @@ class EmbeddedPostgres:
                 hint="remove it if nothing in it is needed, or set CODEBANK_STATE to another folder",
             )
 
-    def _initialise(self, tree: Path, version: int) -> None:
-        # In a folder aside, then renamed: a first start that is cut short leaves nothing that looks finished.
-        fresh = self.folder / "data.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        give_to_server(fresh)
-        # Bytes sort as bytes, yet every letter has its capital: "AÇAÍ" is found by "açaí".
-        builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        locale = builtin if version >= _BUILTIN_LOCALE_VERSION else ["--locale=C.UTF-8"]
-        command = [
-            str(tree / "bin" / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth-local=trust",
-            "--auth-host=reject", "-E", "UTF8", *locale, "--data-checksums", "--no-instructions",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command if self.durable else [*command, "--no-sync"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGTERM),
-            **as_server_user(),
-        )
-        if done.returncode != 0:
-            raise CodebankError(Code.INTERNAL, f"initdb failed: {(done.stderr or done.stdout).strip()[-500:]}")
-        fresh.rename(self.data)
-        # The new name must survive a power cut as surely as the money below it.
-        _sync_folder(self.folder)
-
     def _launch(self, tree: Path, sockets: Path) -> None:
         # Quoted: the setting is a list, and a folder's name may have a comma.
         listed = '"' + str(sockets).replace('"', '""') + '"'
@@ -252,10 +224,12 @@ class EmbeddedPostgres:
     def _is_ready(self) -> bool:
         # The server itself writes here when it takes connections, recovery done; `pg_ctl` waits for the same line.
         try:
-            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            lines = (self.data / "postmaster.pid").read_bytes().split(b"\n")
         except OSError:
             return False
-        return len(lines) > _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE].strip() == "ready"
+        return (
+            len(lines) > _STATUS_LINE and lines[0] == str(self.pid).encode() and lines[_STATUS_LINE].strip() == b"ready"
+        )
 
 
 def _fresh_sockets(sockets: Path) -> Path:
@@ -277,14 +251,6 @@ def _fresh_sockets(sockets: Path) -> Path:
         ) from error
     give_to_server(sockets)
     return sockets
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _user_name(uid: int) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,11 @@ from codebank.errors import Code, CodebankError
 
 #: As whom the server runs where we are root.
 UNPRIVILEGED_USER: Final = "nobody"
+#: What the loader reads, and what gives names to users who have none.
+_LOADING: Final = ("LD_", "DYLD_", "NSS_WRAPPER_")
+_CLONE_NEWUSER: Final = 0x10000000
+
+BeforeExec = Callable[[], None]
 
 
 def is_root() -> bool:
@@ -27,12 +34,56 @@ def server_uid() -> int:
 
 
 def as_server_user() -> dict[str, Any]:
-    """Give the arguments of `subprocess` with which a child runs as the server's user."""
+    """Give the arguments of `subprocess` with which a child runs as the server's user.
+
+    It sees what every program is found and loaded by, and nothing that is meant for others: no PGPORT, no language.
+    """
+    kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith(_LOADING)}
     # `cwd`: the child must not start in a folder that its user may not enter.
+    alike: dict[str, Any] = {"cwd": "/", "env": {**kept, "LC_ALL": "C", "TZ": "UTC"}}
     if not is_root():
-        return {"cwd": "/"}
+        return alike
     entry = pwd.getpwnam(UNPRIVILEGED_USER)
-    return {"cwd": "/", "user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    return {**alike, "user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def has_name() -> bool:
+    """Say whether this machine knows our user by a name; a container may run as any number."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
+
+
+def under_a_name(before_exec: BeforeExec | None) -> BeforeExec | None:
+    """Make a `preexec_fn` for a program that asks for its user's name; what it makes is ours all the same.
+
+    Where we have none it is `nobody` in a user namespace of its own (Linux); where that may not be, as we are.
+    """
+    if sys.platform != "linux" or has_name():
+        return before_exec
+    named = next((entry for entry in pwd.getpwall() if entry.pw_name == UNPRIVILEGED_USER), None)
+    if named is None:
+        return before_exec
+    # Looked up before the fork: after it, only what is safe in a copied process may be done.
+    unshare = ctypes.CDLL(None).unshare
+    told = {
+        "setgroups": b"deny",
+        "uid_map": f"{named.pw_uid} {os.geteuid()} 1".encode(),
+        "gid_map": f"{named.pw_gid} {os.getegid()} 1".encode(),
+    }
+
+    def become_named() -> None:
+        if unshare(_CLONE_NEWUSER) == 0:
+            for name, text in told.items():
+                handle = os.open(f"/proc/self/{name}", os.O_WRONLY)
+                os.write(handle, text)
+                os.close(handle)
+        if before_exec is not None:
+            before_exec()
+
+    return become_named
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -28,7 +27,7 @@ from codebank.operate.demo import seed_all
 from codebank.roles import ROLES, all_ports, migrate_all, seen_by
 from codebank.runtime.files import write_atomically
 from codebank.runtime.postgres.provision import prepare_databases
-from codebank.runtime.process import background
+from codebank.runtime.process import background, when_asked_to_stop
 from codebank.runtime.watch.health import Health, ask_health, is_ready
 from codebank.search.connect import apply_connectors, remove_search
 from codebank.settings import DATABASES, PREFIX, READER_ROLE, Settings
@@ -113,10 +112,10 @@ def _children(settings: Settings) -> list[Child]:
         port = getattr(settings, role.health_port)
 
         async def ready(port: int = port) -> bool:
-            return await is_ready(settings.host, port)
+            return await is_ready(settings.own_host(), port)
 
         async def live(port: int = port) -> bool:
-            return await ask_health(settings.host, port, live=True) is Health.WELL
+            return await ask_health(settings.own_host(), port, live=True) is Health.WELL
 
         children.append(
             Child(
@@ -138,7 +137,7 @@ def addresses(settings: Settings) -> dict[str, str]:
         "shop": settings.checkout_home(),
         "statement": settings.statement_home(),
         "control room": settings.audit_home(),
-        "bank (gRPC)": f"localhost:{settings.bank_port}",
+        "bank (gRPC)": settings.shown(settings.bank_port),
     }
 
 
@@ -224,8 +223,7 @@ async def run_up(
     """
     make_folder(settings.state)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    when_asked_to_stop(stop.set)
     with StateLock(settings.state).held(addresses(settings)):
         if fresh:
             if not _looks_like_ours(settings.state):

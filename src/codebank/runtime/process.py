@@ -54,9 +54,7 @@ async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
         telemetry.ready.clear()
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    when_asked_to_stop(on_signal)
     log.info("starting", extra=fields(role=role))
     _tune_garbage_collection()
     try:
@@ -69,6 +67,16 @@ async def _until_stopped(role: str, work: Work, telemetry: Telemetry) -> None:
         log.critical("the role ends by an error that it does not know", extra=fields(role=role), exc_info=error)
         raise SystemExit(1) from None
     log.info("stopped", extra=fields(role=role))
+
+
+def when_asked_to_stop(call: Callable[[], None]) -> None:
+    """Call it when this process is asked to stop: by SIGTERM, by Ctrl-C, or by its terminal, which was closed."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, call)
+    # Whoever starts it with nohup wants it to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, call)
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +97,10 @@ async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         return
     except BaseExceptionGroup as group_of_errors:
         errors = group_of_errors
+    finally:
+        for work in works:
+            # Of one that was cancelled before its first step nobody has taken note.
+            work.close()
     # Raised out here, so that an error keeps the cause that it came with.
     raise errors.exceptions[0] if len(errors.exceptions) == 1 else errors
 

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 
 from codebank.errors import Code, CodebankError
 from codebank.runtime.children import die_with_parent
+from codebank.runtime.listener import address_of, why
 from codebank.runtime.process import background, pause
 from codebank.runtime.watch.adding import add_up
 from codebank.runtime.watch.health import is_ready
@@ -59,13 +60,15 @@ def held_port(host: str, port: int, setting: str) -> Iterator[int]:
 
     Raises CodebankError where somebody else has it, sharing or not.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holder:
-        # Connections of an earlier run that linger in the system do not count.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.ExitStack() as holding:
         try:
-            holder.bind((host, port))
+            family, address = address_of(host, port)
+            holder = holding.enter_context(socket.socket(family))
+            # Connections of an earlier run that linger in the system do not count.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(address)
         except OSError as error:
-            reason = f"port {port} cannot be opened on {host}: {os.strerror(error.errno or 0).lower()}"
+            reason = f"port {port} cannot be opened on {host}: {why(error)}"
             raise CodebankError(Code.FAILED_PRECONDITION, reason, hint=f"set {setting} to a free port") from error
         # Whoever shares may come in from now on, and nobody else. It does not listen, so it is given no connection.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

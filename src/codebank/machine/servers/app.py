@@ -7,7 +7,6 @@ import hashlib
 import json
 import resource
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
+from codebank.folders import is_plain
 from codebank.machine.ports import check_ports
 from codebank.machine.servers.elasticsearch import SearchNode
 from codebank.machine.servers.java import ELASTICSEARCH_JAVA, KAFKA_JAVA, Say, fetch, find_java, maven
@@ -23,7 +23,7 @@ from codebank.machine.servers.kafka import KafkaCluster
 from codebank.machine.state_lock import StateLock
 from codebank.machine.supervisor import Child, Supervisor
 from codebank.machine.unprivileged import make_folder
-from codebank.runtime.process import background
+from codebank.runtime.process import background, when_asked_to_stop
 from codebank.settings import PREFIX, Settings
 
 #: Kept beside the state: where the servers of this machine are found while they run.
@@ -55,6 +55,13 @@ class Servers:
                 f"{deploy} does not hold the files of the servers",
                 hint="run it in a checkout, or set CODEBANK_DEPLOY to its folder `deploy`",
             )
+        for folder in (self.folder, self.software, deploy):
+            if not is_plain(folder):
+                raise CodebankError(
+                    Code.FAILED_PRECONDITION,
+                    f"{folder}: Kafka takes a comma, a colon and letters beyond ASCII in a folder's name for its own",
+                    hint="set CODEBANK_STATE to a folder with a plain name; `codebank up` itself runs in any",
+                )
         kafka_java, search_java = find_java(KAFKA_JAVA), find_java(ELASTICSEARCH_JAVA)
         self.software.mkdir(parents=True, exist_ok=True)
         local = deploy / "local"
@@ -153,8 +160,7 @@ async def run_servers(settings: Settings, say: Say) -> None:
     """
     make_folder(settings.state)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    when_asked_to_stop(stop.set)
     servers = Servers(settings, say)
     path = settings.state / _SERVERS_FILE
     with StateLock(servers.folder).held(servers.addresses()):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from codebank.machine.servers.java import server_environment
 from codebank.machine.servers.ready import url_answers
 from codebank.machine.supervisor import Child
 
@@ -74,7 +74,7 @@ class SearchNode:
                 str(self.launcher),
                 str(self.folder),
             ],
-            env=dict(os.environ),
+            env=server_environment(),
             ready=ready,
             log_path=self.folder / "logs" / "node.log",
             group="first",

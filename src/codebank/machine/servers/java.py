@@ -25,6 +25,7 @@ _HINT: Final = (
     " openjdk`; JAVA_HOME may name the JDK. Codebank itself needs neither: `make run` works without"
 )
 _PROGRESS_SECONDS: Final = 3
+_FOR_ALL_JAVA: Final = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
 
 
 def find_java(at_least: int) -> Path:
@@ -54,11 +55,22 @@ def _candidates() -> Iterator[Path]:
 def _version(home: Path) -> int:
     """Tell the version of a JDK; 0 where there is none."""
     try:
-        said = subprocess.run([home / "bin" / "javac", "-version"], capture_output=True, text=True, timeout=30)
+        said = subprocess.run(
+            [home / "bin" / "javac", "-version"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=server_environment(),
+        )
     except OSError:
         return 0
     number = re.search(r"javac (\d+)", said.stdout + said.stderr)
     return int(number[1]) if number else 0
+
+
+def server_environment() -> dict[str, str]:
+    """Give the environment of a server in Java: without the options that are meant for every other program in Java."""
+    return {name: value for name, value in os.environ.items() if name not in _FOR_ALL_JAVA}
 
 
 def java_environment(home: Path) -> dict[str, str]:

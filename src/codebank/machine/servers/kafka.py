@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from codebank.errors import Code, CodebankError
+from codebank.machine.servers.java import server_environment
 from codebank.machine.servers.ready import port_is_open, url_answers
 from codebank.machine.supervisor import Child
 
@@ -58,7 +58,11 @@ class KafkaCluster:
             if not (home / "data" / "meta.properties").exists():
                 tool = self._java("-Xmx96m", "kafka.tools.StorageTool", "format", "--config", str(configuration))
                 command = [*tool, "--cluster-id", "A" + cluster_id[1:]]
-                formatting.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+                formatting.append(
+                    subprocess.Popen(
+                        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=server_environment()
+                    )
+                )
         for process in formatting:
             said, _ = process.communicate()
             if process.returncode:
@@ -127,7 +131,7 @@ class KafkaCluster:
                 Child(
                     name=f"kafka-{number}",
                     argv=self._java(_BROKER_HEAP, "kafka.Kafka", str(home / "server.properties")),
-                    env=dict(os.environ),
+                    env=server_environment(),
                     ready=ready,
                     log_path=home / "broker.log",
                     group="first",
@@ -148,7 +152,7 @@ class KafkaCluster:
         return Child(
             name="connect",
             argv=self._java(_CONNECT_HEAP, "org.apache.kafka.connect.cli.ConnectDistributed", str(configuration)),
-            env=dict(os.environ),
+            env=server_environment(),
             ready=ready,
             log_path=home / "worker.log",
             group="second",

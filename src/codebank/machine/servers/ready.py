@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import urllib.request
-from typing import Any
+
+from codebank.runtime.web.peer import open_directly
 
 _TIMEOUT_SECONDS = 2
 
@@ -25,11 +26,8 @@ async def url_answers(url: str) -> bool:
     return await asyncio.to_thread(_answers, url)
 
 
-def _open(url: str) -> Any:
-    return urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS)  # noqa: S310  # our own addresses only
-
-
 def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError), _open(url) as answer:
+    request = urllib.request.Request(url)  # noqa: S310  # our own addresses only
+    with contextlib.suppress(OSError), open_directly(request, _TIMEOUT_SECONDS) as answer:
         return bool(answer.status == 200)
     return False

@@ -27,7 +27,7 @@ _AUTHORITY_DAYS: Final = 5 * 365
 _LEAF_DAYS: Final = 90
 _RENEWED_UNDER_DAYS: Final = 30
 _AUTHORITY_NAME: Final = "Codebank's own authority"
-_HERE: Final = ("localhost", "127.0.0.1")
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
 _PEM: Final = serialization.Encoding.PEM
 
 

@@ -27,6 +27,8 @@ from codebank.settings import Settings
 log = logging.getLogger(__name__)
 
 Options = Sequence[tuple[str, Any]]
+#: Nobody stands between two roles, whatever the environment says of proxies.
+_DIRECT: Final = ("grpc.enable_http_proxy", 0)
 _HINT: Final = "`codebank certs FOLDER` makes certificates; docs/operations.md says how they are mounted and renewed"
 
 
@@ -144,15 +146,15 @@ def _expiry_seconds(certificate: Path) -> float:
 def open_channel(target: str, identity: Identity | None, options: Options = ()) -> grpc.aio.Channel:
     """Open a channel to a role, over TLS where there is an identity."""
     if identity is None:
-        return grpc.aio.insecure_channel(target, options=list(options))
-    return grpc.aio.secure_channel(target, _channel_credentials(identity), options=list(options))
+        return grpc.aio.insecure_channel(target, options=[*options, _DIRECT])
+    return grpc.aio.secure_channel(target, _channel_credentials(identity), options=[*options, _DIRECT])
 
 
 def open_blocking_channel(target: str, identity: Identity | None) -> grpc.Channel:
     """Open a channel for a command that makes one call."""
     if identity is None:
-        return grpc.insecure_channel(target)
-    return grpc.secure_channel(target, _channel_credentials(identity))
+        return grpc.insecure_channel(target, options=[_DIRECT])
+    return grpc.secure_channel(target, _channel_credentials(identity), options=[_DIRECT])
 
 
 def _channel_credentials(identity: Identity) -> grpc.ChannelCredentials:

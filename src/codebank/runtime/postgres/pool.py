@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 from asyncpg.pool import PoolAcquireContext
 
+from codebank.runtime.postgres.driver import address
 from codebank.runtime.postgres.errors import DISCARDING_ERRORS, OUTAGES
 from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry
@@ -76,7 +77,7 @@ async def open_pool(
     """Open a pool whose connections speak UTC and JSON; `role` names the program in pg_stat_activity."""
     session = _READING_SESSION if read_only else _SESSION
     pool = _Pool(
-        dsn,
+        **address(dsn),
         min_size=min_size,
         max_size=max_size,
         max_queries=50_000,
@@ -207,8 +208,8 @@ async def connected(dsn: str, *, role: str) -> AsyncIterator[asyncpg.Connection]
 
 
 async def _connect(dsn: str, role: str, session: Mapping[str, str]) -> asyncpg.Connection:
-    connection = await asyncpg.connect(
-        dsn,
+    connection: asyncpg.Connection = await asyncpg.connect(
+        **address(dsn),
         timeout=_CONNECT_SECONDS,
         command_timeout=_COMMAND_SECONDS,
         server_settings={"application_name": role, **session},

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
+from codebank.runtime.postgres.driver import address
+
 
 async def prepare_databases(
     superuser_dsn: str, databases: Sequence[str], reader: str, passwords: Mapping[str, str] | None = None
@@ -14,7 +16,7 @@ async def prepare_databases(
 
     Roles get the passwords given; where the server trusts its socket they need none.
     """
-    connection = await asyncpg.connect(superuser_dsn)
+    connection = await asyncpg.connect(**address(superuser_dsn))
     try:
         # Two preparations at once take turns, so that neither stumbles over what the other has just made.
         await connection.execute("select pg_advisory_lock(hashtext('codebank.prepare_databases'))")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+import requests
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -28,7 +29,10 @@ def open_recording(role: str, otlp: str, ratio: float, version: str) -> Tracer:
     resource = Resource.create({"service.name": f"codebank-{role}", "service.version": version})
     # No sampler: what was begun is sent, because it was decided before.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=f"{otlp.rstrip('/')}/v1/traces", timeout=_SEND_SECONDS)
+    # The collector is where the setting says: no proxy of the environment, no password of a .netrc.
+    session = requests.Session()
+    session.trust_env = False
+    exporter = OTLPSpanExporter(endpoint=f"{otlp.rstrip('/')}/v1/traces", timeout=_SEND_SECONDS, session=session)
     provider.add_span_processor(
         BatchSpanProcessor(exporter, max_queue_size=_QUEUE_SPANS, schedule_delay_millis=_PAUSE_MILLISECONDS)
     )

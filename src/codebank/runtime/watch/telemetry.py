@@ -22,6 +22,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from codebank.runtime.listener import open_listener
 from codebank.runtime.watch.metrics import Metric
 from codebank.runtime.watch.tallies import Spread, Tallies, Tally
 from codebank.runtime.watch.tracing import OFF, Tracer, current, trace_id_of
@@ -126,7 +127,7 @@ class HealthServer:
     _server: ThreadingHTTPServer | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Open the port."""
+        """Open the port. Raises CodebankError where it cannot be had."""
         telemetry = self.telemetry
 
         class Handler(BaseHTTPRequestHandler):
@@ -141,10 +142,10 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        server = ThreadingHTTPServer((self.host, self.port), Handler, bind_and_activate=self.door is None)
-        if self.door is not None:
-            server.socket.close()
-            server.socket = self.door
+        door = self.door or open_listener(self.host, self.port)
+        server = ThreadingHTTPServer((self.host, self.port), Handler, bind_and_activate=False)
+        server.socket.close()
+        server.socket = door
         server.daemon_threads = True
         self._server = server
         threading.Thread(target=server.serve_forever, name="health", daemon=True).start()

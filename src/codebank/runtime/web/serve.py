@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from codebank.runtime.listener import open_listener
+
 
 class _Server(uvicorn.Server):
     """A server that leaves the process's signals to the process, and says when its port is open."""
@@ -35,28 +37,32 @@ async def serve_app(
     stop: asyncio.Event,
     *,
     grace_seconds: int,
+    keep_alive_seconds: int,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until `stop` is set, then let requests under way finish, for `grace_seconds` at most."""
+    """Serve until `stop` is set, then let requests under way finish, for `grace_seconds` at most.
+
+    A connection stays open for `keep_alive_seconds` after an answer. Raises CodebankError where the port is taken.
+    """
+    listener = open_listener(host, port)
     server = _Server(
         uvicorn.Config(
             app,
-            host=host,
-            port=port,
             loop="none",
             http="httptools",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=keep_alive_seconds,
             timeout_graceful_shutdown=grace_seconds,
         ),
         on_ready,
     )
 
     async def serve() -> None:
-        await server.serve()
+        await server.serve([listener])
         if not server.should_exit:
             raise RuntimeError("the server ended by itself")
 
