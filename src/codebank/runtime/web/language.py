@@ -9,7 +9,7 @@ from datetime import date, datetime
 from importlib import resources
 from typing import Any, Final
 
-from codebank.civil import local_time
+from codebank.civil import local_day, local_time
 from codebank.money import Money, format_money
 
 LANGUAGES: Final = ("pt", "en")
@@ -73,12 +73,19 @@ def choose_language(cookie: str | None, accept_language: str) -> str:
     return LANGUAGES[0]
 
 
-def day_text(moment: datetime | date, language: str) -> str:
-    """Write a day as `23 nov`, on the calendar of São Paulo."""
-    day = local_time(moment) if isinstance(moment, datetime) else moment
-    return f"{day.day} {_MONTHS[language][day.month - 1]}"
+def day_text(moment: datetime | date, language: str, today: date) -> str:
+    """Write a day as `23 nov` on the calendar of São Paulo, with its year where that is not today's."""
+    day = local_day(moment) if isinstance(moment, datetime) else moment
+    written = f"{day.day} {_MONTHS[language][day.month - 1]}"
+    return written if day.year == today.year else f"{written} {day.year}"
 
 
 def time_text(moment: datetime, *, seconds: bool = False) -> str:
     """Write a time of day as `14:05`, on the clock of São Paulo."""
     return local_time(moment).strftime("%H:%M:%S" if seconds else "%H:%M")
+
+
+def moment_text(moment: datetime, language: str, today: date) -> str:
+    """Write a moment as `14:05:09`, with its day in front where that is not today."""
+    time = time_text(moment, seconds=True)
+    return time if local_day(moment) == today else f"{day_text(moment, language, today)}, {time}"

@@ -14,6 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from codebank.civil import local_day
 from codebank.money import format_money, money_parts
 from codebank.runtime.web.language import (
     LANGUAGE_TAGS,
@@ -21,8 +22,10 @@ from codebank.runtime.web.language import (
     choose_language,
     day_text,
     load_words,
+    moment_text,
     time_text,
 )
+from codebank.wire import utc_now
 
 #: What every site shows of its own accord; a room's own files lie in its own folder `static`.
 _SHARED: Final = "codebank.runtime.web"
@@ -88,7 +91,7 @@ class Pages:
 
     def context(self, request: Request) -> dict[str, Any]:
         """Give what every template may use."""
-        language = self.language(request)
+        language, today = self.language(request), local_day(utc_now())
         theme = request.cookies.get("theme", "system")
         return {
             "t": partial(self.words.say, language),
@@ -99,8 +102,9 @@ class Pages:
             "request_path": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             "money_parts": partial(_with_language, money_parts, language),
             "money_text": partial(_with_language, format_money, language),
-            "day_text": partial(_with_language, day_text, language),
+            "day_text": partial(day_text, language=language, today=today),
             "time_text": time_text,
+            "moment_text": partial(moment_text, language=language, today=today),
         }
 
     def render(
