@@ -28,6 +28,7 @@ from codebank.checkout.order import (
 from codebank.checkout.orderpage import order_view
 from codebank.checkout.service import EmptyBasket, Shop, StaleAttempt, TotalChanged
 from codebank.checkout.tasks import Tasks
+from codebank.civil import local_day
 from codebank.errors import Code, CodebankError
 from codebank.money import Money
 from codebank.runtime.web.http import read_form
@@ -129,6 +130,7 @@ class Web:
             "parcelas": form.get("parcelas", "1"),
             "choices": choices,
             "test_cards": self.test_cards,
+            "month": f"{local_day(utc_now()):%Y-%m}",
         }
         return await self._page(request, "payment.html", values, status=status)
 

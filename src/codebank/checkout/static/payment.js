@@ -77,9 +77,8 @@
     expiry: (text) => {
       const match = /^(\d{2})\/(\d{2})$/.exec(text);
       if (!match || Number(match[1]) < 1 || Number(match[1]) > 12) return false;
-      const now = new Date();
-      return 2000 + Number(match[2]) > now.getFullYear() ||
-        (2000 + Number(match[2]) === now.getFullYear() && Number(match[1]) > now.getMonth());
+      // The server's month when it sent the page: the browser's clock and zone decide nothing.
+      return `20${match[2]}-${match[1]}` >= form.dataset.month;
     },
     cvv: (text) => text.length === (brandOf(digits(field("number").value)) === "Amex" ? 4 : 3) && /^\d+$/.test(text),
   };
