@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codebank.statement.export import csv_of
 from codebank.statement.line import (
     Line,
     Step,
-    by_day,
     initial_of,
     line_of,
     search_form,
@@ -36,19 +34,6 @@ def test_an_events_number_says_whether_it_is_next_known_or_too_early(last: int, 
 
 def test_an_account_that_is_opened_is_no_line() -> None:
     assert line_of(Story().opened().events[0]) is None
-
-
-def test_lines_are_grouped_by_day() -> None:
-    day_one = datetime(2026, 11, 23, 12, tzinfo=UTC)
-    day_two = datetime(2026, 11, 24, 12, tzinfo=UTC)
-    lines = lines_of(Story().paid(100, created_at=day_two).paid(200, created_at=day_two).paid(50, created_at=day_one))
-
-    days = by_day(lines)
-
-    assert [(day.day, [line.amount_minor for line in day.lines]) for day in days] == [
-        (date(2026, 11, 24), [100, 200]),
-        (date(2026, 11, 23), [50]),
-    ]
 
 
 @pytest.mark.parametrize(("at", "day"), [
@@ -86,11 +71,3 @@ def test_the_ring_is_never_empty_where_something_is_used_nor_more_than_full(limi
 
     assert 0 <= percent <= 100
     assert (percent == 0) == (used == 0 or limit == 0)
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx"])
-def test_a_cell_of_the_export_never_runs_as_a_formula(text: str) -> None:
-    exported = csv_of(lines_of(Story().paid(123456, merchant_name=text)))
-
-    assert f",'{text}," in exported.splitlines()[1] or f"\"'{text}" in exported
-    assert ",1234.56," in exported

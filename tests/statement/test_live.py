@@ -5,92 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection
 
-import httpx
 import pytest
 
 from codebank.eventlog.log import PARTITIONS, partition_of
 from codebank.roles import METRICS, ROLES
 from codebank.runtime.postgres.pool import connect
 from codebank.runtime.watch.telemetry import Telemetry
-from codebank.runtime.web.serve import serve_app
 from codebank.settings import Settings
-from codebank.statement.app import open_statement
 from codebank.statement.live import Hub
 from tests.conftest import Databases
-from tests.statement.desk import ANA, BIA, Desk, Story, add_people, open_desk, sign_in, until
+from tests.statement.desk import ANA, BIA, Story, until
+from tests.statement.site import Site, open_site
 from tests.system import system_settings
 
 pytestmark = pytest.mark.anyio
 
 
-@dataclass
-class Site:
-    """A statement on a real port, with Ana signed in."""
-
-    ana: httpx.AsyncClient
-    desk: Desk
-    hub: Hub
-    story: Story
-
-    async def tell(self, count: int = 1) -> None:
-        """Let the account spend, and the projector see it."""
-        before = len(self.story.events)
-        for _ in range(count):
-            self.story.paid(100)
-        await self.desk.append(*self.story.events[before:])
-        await self.desk.project()
-
-
 @pytest.fixture
 async def site(settings: Settings) -> AsyncIterator[Site]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    await add_people(settings)
-    ready, stop = asyncio.Event(), asyncio.Event()
-    async with open_desk(settings) as desk, open_statement(settings, Telemetry(METRICS)) as (app, hub):
-        serving = asyncio.create_task(
-            serve_app(
-                app,
-                "127.0.0.1",
-                port,
-                stop,
-                grace_seconds=1,
-                keep_alive_seconds=5,
-                on_ready=ready.set,
-                on_stop=hub.close,
-            )
-        )
-        await ready.wait()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=8) as ana:
-            await sign_in(ana)
-            story = Story().opened()
-            await desk.append(*story.events)
-            await desk.project()
-            yield Site(ana, desk, hub, story)
-        stop.set()
-        await serving
+    async with open_site(settings) as opened:
+        yield opened
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    site: Site, after: int, last_event_id: str = ""
+    site: Site, after: int, last_event_id: str = "", query: str = "", kinds: Collection[str] = ("lines", "bye")
 ) -> AsyncIterator[AsyncIterator[tuple[str, str, str]]]:
     """Open a page's stream; give its events as (event, id, data)."""
     headers = {"last-event-id": last_event_id} if last_event_id else {}
-    async with site.ana.stream("GET", f"/live?account={ANA}&after={after}", headers=headers) as answer:
+    async with site.ana.stream("GET", f"/live?account={ANA}&after={after}{query}", headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
 
         async def events() -> AsyncIterator[tuple[str, str, str]]:
             found: dict[str, str] = {}
             async for row in answer.aiter_lines():
-                if row == "" and found.get("event"):
-                    yield found["event"], found.get("id", ""), found.get("data", "")
+                if row == "":
+                    if found.get("event") in kinds:
+                        yield found["event"], found.get("id", ""), found.get("data", "")
                     found = {}
                 name, _, value = row.partition(": ")
                 if name in {"event", "id", "data"}:
@@ -304,3 +258,118 @@ async def test_stopping_lets_open_pages_go(site: Site) -> None:
         site.hub.close()
 
         assert [event async for event in events] == []
+
+
+async def test_trap_c10_an_older_page_stays_and_says_how_much_is_new(site: Site) -> None:
+    await site.tell(4)  # events 2 to 5; the older page has 2 and 3
+    async with listening(site, after=5, query="&limit=2&cursor=4&since=5") as events:
+        await site.tell()
+        _, _, one = await anext(events)
+        await site.tell(2)
+        _, _, three = await anext(events)
+
+    for html in (one, three):
+        assert amounts(html) == 2
+        assert 'class="line fresh"' not in html
+        assert 'rel="prev"' in html
+    news = one.split('id="news"')[1].split('id="lines"')[0]
+    assert "1 novo lançamento" in news
+    assert f'href="/?limit=2&amp;account={ANA}"' in news
+    assert "3 novos lançamentos" in three
+
+
+async def test_an_older_page_shows_what_was_given_back_and_calls_it_nothing_new(site: Site) -> None:
+    await site.tell(4)
+    async with listening(site, after=5, query="&limit=2&cursor=4&since=5") as events:
+        site.story.returned(2, 100)
+        await site.show(5)
+        _, position, html = await anext(events)
+
+    assert position == "6"
+    assert "Estornado" in html
+    assert "nov" not in html.split('id="news"')[1].split('id="lines"')[0]
+
+
+@pytest.mark.parametrize(("query", "shown"), [
+    ("&limit=2", 2), ("&status=declined", 1), ("&q=nada", 0), ("&from=2026-11-21", 0), ("&status=all", 5), ("", 4),
+])  # fmt: skip
+async def test_a_push_keeps_whatever_the_page_had_asked_for(site: Site, query: str, shown: int) -> None:
+    await site.tell(3)
+    site.story.declined(4_242)
+    await site.show(4)
+
+    async with listening(site, after=5, query=query) as events:
+        await site.tell()
+        _, _, html = await anext(events)
+
+    assert amounts(html.split('id="refused"')[0]) == shown
+
+
+@pytest.mark.parametrize("claimed", ["999", "999999999999999999", "999b"])
+async def test_a_page_is_believed_no_further_than_what_the_account_has(site: Site, claimed: str) -> None:
+    await site.tell(2)
+
+    changed = (await site.ana.get(f"/changes?account={ANA}&after={claimed}")).json()
+    async with listening(site, after=1, last_event_id=claimed) as events:
+        _, position, html = await anext(events)
+        await site.tell()
+        _, then, later = await anext(events)
+
+    assert (changed["after"], position, then) == ("3", "3", "4")
+    assert (amounts(changed["html"]), amounts(html)) == (2, 2)
+    assert 'class="line fresh"' not in html
+    assert later.count('class="line fresh"') == 1
+
+
+async def test_one_stream_tells_of_every_account_of_the_reader(site: Site) -> None:
+    await site.desk.pool.execute(
+        "insert into cardholder_account select cardholder_id, $1, 2 from cardholder where email = 'ana@x.example'", BIA
+    )
+    bia = Story(BIA).opened()
+    await site.desk.append(*bia.events)
+    await site.desk.project()
+    async with listening(site, after=1, kinds=("moved", "lines")) as events:
+        first = [(await anext(events))[::2] for _ in range(2)]
+        bia.paid(4_242)
+        await site.desk.append(*bia.events[1:])
+        await site.desk.project()
+        then = (await anext(events))[::2]
+        await site.tell()
+        last = [(await anext(events))[0] for _ in range(2)]
+
+    assert first == [("moved", f"{ANA} 1"), ("moved", f"{BIA} 1")]
+    assert then == ("moved", f"{BIA} 2")
+    assert last == ["moved", "lines"]
+
+
+async def test_a_stream_beats_while_nothing_happens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codebank.statement.pushing.BEAT_SECONDS", 0.02)
+    async with listening(site, after=1, kinds=("beat", "lines")) as events:
+        kinds = [(await anext(events))[0] for _ in range(3)]
+
+    assert kinds == ["beat"] * 3
+
+
+async def test_a_stream_ends_with_the_session_though_nothing_happens(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codebank.statement.pushing.BEAT_SECONDS", 0.02)
+    async with listening(site, after=1) as events:
+        await site.desk.pool.execute("delete from session")
+        event, _, _ = await anext(events)
+
+    assert event == "bye"
+
+
+async def test_trap_c07_a_stream_whose_database_is_away_ends_without_calling_the_session_over(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(site, after=1) as events:
+        monkeypatch.setattr("codebank.statement.store.reading.read_accounts", unreachable)
+        site.hub._heard("")
+
+        assert [event async for event in events] == []
+
+
+async def unreachable(*_arguments: object) -> None:
+    raise ConnectionRefusedError

@@ -109,10 +109,10 @@ async def test_rest_tells_it_as_it_came_and_as_the_description_says(pages: Pages
 
 
 async def test_the_export_writes_no_amount_that_it_would_have_to_guess_and_no_formula(pages: Pages) -> None:
-    answer = await (await pages.ana()).get("/statement.csv?status=all")
+    answer = await (await pages.ana("en")).get("/statement.csv?status=all")
 
     assert answer.status_code == 200
-    rows = list(csv.DictReader(answer.text.splitlines()))
+    rows = list(csv.DictReader(answer.content.decode("utf-8-sig").splitlines()))
     found = [(row["status"], row["amount"], row["currency"]) for row in reversed(rows)]
     assert found == [
         ("approved", "12.34", "BRL"), ("in_dispute", "50.00", "BRL"), ("declined", "7.00", "BRL"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +28,7 @@ class Pages:
 
     browser: Callable[[], httpx.AsyncClient]
     desk: Desk
+    story: Story
 
     async def ana(self) -> httpx.AsyncClient:
         browser = self.browser()
@@ -40,7 +42,7 @@ async def pages(settings: Settings) -> AsyncIterator[Pages]:
     async with open_desk(settings) as desk, open_pages(settings) as browser:
         await desk.append(*story.paid(700).returned(5, 700).events, *Story(BIA).opened().paid(4_242).events)
         await desk.project()
-        yield Pages(browser, desk)
+        yield Pages(browser, desk, story)
 
 
 async def test_the_statement_shows_lines_by_day_with_sums_and_what_is_left(pages: Pages) -> None:
@@ -77,11 +79,40 @@ async def test_search_and_dates_choose_lines(pages: Pages, query: str, shown: li
     assert [name for name in ("Livraria", "Padaria") if name in lines] == shown
 
 
-async def test_a_days_total_is_the_whole_days_however_few_lines_a_page_shows(pages: Pages) -> None:
-    page = (await (await pages.ana()).get("/?limit=1")).text
+async def test_a_day_that_a_page_shows_in_part_says_so_and_sums_what_is_shown(pages: Pages) -> None:
+    ana, address, shown = await pages.ana(), "/?limit=2", []
+    for _ in range(2):
+        page = (await ana.get(address)).text
+        shown.append(re.findall(r'class="sum figures">([^<]*)<', page))
+        address = html.unescape((re.findall(r'href="([^"]*cursor=[^"]*)"', page) or [""])[-1])
 
-    assert page.count('class="line"') == 2  # one line, and the refused one
-    assert re.search(r'class="sum figures">R\$\s*102,24', page)
+    assert shown == [["2 de 3 · R$\xa089,90"], ["1 de 3 · R$\xa012,34"]]
+
+
+async def test_a_clock_that_stepped_back_over_midnight_shows_each_day_once_and_no_amount_twice(
+    settings: Settings,
+) -> None:
+    before, after = datetime(2026, 11, 21, 2, 59, tzinfo=UTC), datetime(2026, 11, 21, 3, 1, tzinfo=UTC)
+    story = Story().opened()
+    for number, at in enumerate([before, after, before, after]):
+        story.paid(100 + number, created_at=at)
+    async with open_desk(settings) as desk, open_pages(settings) as browser:
+        await desk.append(*story.events)
+        await desk.project()
+        ana = browser()
+        await sign_in(ana)
+
+        page = (await ana.get("/")).text
+
+    assert re.findall(r"<h3>([^<]*)</h3>", page) == ["21 nov", "20 nov"]
+    assert re.findall(r'class="sum figures">([^<]*)<', page) == ["R$\xa02,04", "R$\xa02,02"]
+    assert "4 lançamentos · R$\xa04,06" in page
+
+
+async def test_the_cardholder_reads_the_description(pages: Pages) -> None:
+    page = (await (await pages.ana()).get("/")).text
+
+    assert page.count('<div class="about">Pão e café</div>') == 4  # one of them refused
 
 
 async def test_trap_b25_nobody_reads_anothers_statement_by_any_way(pages: Pages) -> None:
@@ -112,9 +143,8 @@ async def test_the_export_has_what_the_filters_choose(pages: Pages) -> None:
     answer = await (await pages.ana()).get("/statement.csv?q=acai")
 
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.text.splitlines()[0].startswith("date,time,merchant,description")
-    assert answer.text.splitlines()[1].startswith("2026-11-20,12:04:00,Livraria Açaí,")
-    assert ",89.90," in answer.text
+    assert '"2026-11-20";"12:04:00";"Livraria Açaí";' in answer.text
+    assert ';"89,90";' in answer.text
     assert len(answer.text.splitlines()) == 2
 
 
@@ -131,6 +161,123 @@ async def test_rest_gives_lines_in_pages(pages: Pages) -> None:
             break
 
     assert found == [str(payment_id(ANA, number)) for number in (5, 4, 3, 2)]
+
+
+async def test_older_pages_lead_back_to_newer_ones_line_by_line(pages: Pages) -> None:
+    def amounts(page: str) -> list[str]:
+        section = page.split('id="lines"')[1].split('id="refused"')[0]
+        return re.findall(r'class="amount[^"]*"><span class="symbol">R\$&nbsp;</span>([^<]*)<', section)
+
+    def link(page: str, rel: str) -> str:
+        return html.unescape(re.findall(rf'href="([^"]*)" rel="{rel}"', page)[0])
+
+    ana = await pages.ana()
+    first = (await ana.get("/?limit=1")).text
+    second = (await ana.get(link(first, "next"))).text
+    third = (await ana.get(link(second, "next"))).text
+    beyond = (await ana.get("/?limit=1&cursor=1")).text
+
+    assert [amounts(page) for page in (first, second, third, beyond)] == [["7"], ["89"], ["12"], []]
+    assert amounts((await ana.get(link(third, "prev"))).text) == ["89"]
+    assert amounts((await ana.get(link(second, "prev"))).text) == ["7"]
+    assert amounts((await ana.get(link(beyond, "prev"))).text) == ["12"]
+    assert 'rel="prev"' not in first
+    assert 'rel="next"' not in third
+    assert "Não há lançamentos mais antigos" in beyond
+    assert 'id="refused-lines"' in first
+    assert 'id="refused-lines"' not in second
+
+
+async def test_a_start_after_the_end_is_named_beside_the_field_and_both_stay(pages: Pages) -> None:
+    ana = await pages.ana()
+
+    for path in ("/", "/statement.csv"):
+        answer = await ana.get(f"{path}?from=2026-11-24&to=2026-11-23&q=caf%C3%A9", headers={"accept": "text/html"})
+
+        assert answer.status_code == 422
+        field = re.search(r'<input id="from"[^>]*>', answer.text)
+        assert field is not None
+        assert 'aria-invalid="true" aria-describedby="from-error"' in field[0]
+        assert '<span class="error" id="from-error">O início está depois do fim.</span>' in answer.text
+        for kept in ('value="2026-11-24"', 'value="2026-11-23"', 'value="café"'):
+            assert kept in answer.text
+        assert "cobrad" not in answer.text.split("<main")[1]
+        assert "Nenhum lançamento" not in answer.text
+        assert "R$&nbsp;</span>" in answer.text  # what is used of the limit stays in view
+
+
+@pytest.mark.parametrize(("query", "error"), [
+    ("from=2026-02-30", 'id="from-error">Escolha um dia do calendário.'), ("to=x", 'id="to-error">Escolha um dia'),
+    ("q=" + "x" * 81, 'id="q-error">Use até 80 letras'), ("cursor=x", "Corrija o filtro"), ("limit=0", "Corrija"),
+])  # fmt: skip
+async def test_whatever_does_not_fit_is_named_on_the_page(pages: Pages, query: str, error: str) -> None:
+    answer = await (await pages.ana()).get(f"/?{query}")
+
+    assert answer.status_code == 422
+    assert error in answer.text
+
+
+async def test_all_refused_attempts_can_be_reached_and_the_fold_never_opens_by_itself(pages: Pages) -> None:
+    story = Story(ANA, list(pages.story.events), pages.story.used_minor)
+    before = len(story.events)
+    for number in range(22):
+        story.declined(1_000 + number)
+    await pages.desk.append(*story.events[before:])
+    await pages.desk.project()
+    ana = await pages.ana()
+
+    page = (await ana.get("/")).text
+    changed = (await ana.get(f"/changes?after={before + 20}")).json()["html"]
+    everything = html.unescape(re.findall(r'href="([^"]*status=declined[^"]*)"', page)[0])
+    refused = (await ana.get(everything)).text
+
+    assert "Tentativas recusadas (23)" in page
+    assert "Ver todas as 23" in page
+    assert page.split('id="refused"')[1].count('class="line"') == 20
+    assert "<details open" not in changed + page
+    assert '<details id="refused-lines" class="folded">' in changed
+    assert "2 novas" in changed
+    assert 'data-announce="Tentativa recusada: Padaria São João, R$\xa010,21"' in changed
+    assert refused.count('class="line"') == 23
+    assert "Nada disto foi cobrado" in refused
+    assert 'class="sum figures"></span>' in refused
+
+
+async def test_signing_in_leads_back_to_where_one_was(pages: Pages) -> None:
+    browser, place = pages.browser(), f"/?account={ANA}&q=acai"
+
+    sent_away = await browser.get(place)
+    form = await browser.get(sent_away.headers["location"])
+    kept = html.unescape(re.findall(r'name="return_to" value="(/\?[^"]*)"', form.text.split("<main")[1])[0])
+    wrong = await browser.post("/sign-in", data={"email": "ana@x.example", "password": "no", "return_to": kept})
+    back = await browser.post("/sign-in", data={"email": "ana@x.example", "password": PASSWORD, "return_to": kept})
+
+    assert kept == place
+    assert html.escape(place) in wrong.text
+    assert back.headers["location"] == place
+
+
+@pytest.mark.parametrize("elsewhere", ["//evil.example", "https://evil.example", "/\\evil.example", "/\t/evil", "x"])
+async def test_signing_in_leads_nowhere_else(pages: Pages, elsewhere: str) -> None:
+    answer = await pages.browser().post(
+        "/sign-in", data={"email": "ana@x.example", "password": PASSWORD, "return_to": elsewhere}
+    )
+
+    assert answer.headers["location"] == "/"
+
+
+async def test_an_export_after_the_session_ended_says_so_and_leads_back_to_the_page(pages: Pages) -> None:
+    ana = await pages.ana()
+    await pages.desk.pool.execute("delete from session")
+
+    answer = await ana.get("/statement.csv?q=acai", headers={"accept": "text/html,*/*;q=0.8"})
+    page = await ana.get("/?q=acai", follow_redirects=True)
+
+    assert answer.status_code == 401
+    for shown in (answer, page):
+        assert "Sua sessão terminou. Entre de novo" in shown.text
+        assert 'name="return_to" value="/?q=acai"' in shown.text
+    assert (await ana.get("/statement.csv", headers={"accept": "application/json"})).json()["status"] == 401
 
 
 BAD_QUERIES = [

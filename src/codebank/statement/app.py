@@ -19,6 +19,8 @@ from codebank.settings import Settings
 from codebank.statement.api import Api
 from codebank.statement.live import Hub
 from codebank.statement.projector import Projector
+from codebank.statement.pushing import Pushing
+from codebank.statement.showing import Showing
 from codebank.statement.sign_in import SignIn
 from codebank.statement.web import Web
 
@@ -45,11 +47,12 @@ async def open_statement(
     )
     pages = Pages("codebank.statement", site)
     hub = Hub(dsn, telemetry)
-    web = Web(sign_in, pages, hub, settings.secure_cookies, settings.session_hours, demo_sign_in)
+    showing = Showing(sign_in, pages, hub)
+    web = Web(sign_in, pages, showing, settings.secure_cookies, settings.session_hours, demo_sign_in)
     api = Api(sign_in, settings.checkout_home(), settings.secure_cookies, settings.session_hours)
     app = create_app(
         pages=pages,
-        routes=[*api.routes(), *web.routes()],
+        routes=[*api.routes(), *web.routes(), *Pushing(showing).routes()],
         telemetry=telemetry,
         secure_cookies=settings.secure_cookies,
     )

@@ -1,13 +1,11 @@
-"""Lines: what an event makes of a statement, and how lines are shown together. Pure."""
+"""Lines: what an event makes of a statement. Pure."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from itertools import groupby
 from typing import Final
 from uuid import UUID
 
@@ -70,14 +68,6 @@ class Line:
         return search_form(f"{self.merchant_name} {self.description} {self.card_masked}")
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
-    """Lines of one day, newest first."""
-
-    day: date
-    lines: tuple[Line, ...]
-
-
 def step_of(sequence: int, last_applied: int) -> Step:
     """Tell whether an event is the account's next one."""
     if sequence <= last_applied:
@@ -112,11 +102,6 @@ def line_of(event: Event) -> Line | None:
         occurred_at=payment.created_at,
         local_day=local_day(payment.created_at),
     )
-
-
-def by_day(lines: Sequence[Line]) -> list[Day]:
-    """Group lines that are in order, newest first, by their day."""
-    return [Day(day, tuple(group)) for day, group in groupby(lines, key=lambda line: line.local_day)]
 
 
 def search_form(text: str) -> str:

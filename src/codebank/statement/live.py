@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -101,16 +101,18 @@ class Hub:
                 woken.set()
 
     @contextlib.contextmanager
-    def page(self, account_id: UUID) -> Iterator[asyncio.Event]:
-        """Give the event that is set when an account changed."""
+    def page(self, account_ids: Collection[UUID]) -> Iterator[asyncio.Event]:
+        """Give the event that is set when one of a reader's accounts changed."""
         woken = asyncio.Event()
-        self._pages[account_id].add(woken)
+        for account_id in account_ids:
+            self._pages[account_id].add(woken)
         self.telemetry.gauge("codebank_open_pages").inc()
         try:
             yield woken
         finally:
             self.telemetry.gauge("codebank_open_pages").dec()
-            self._pages[account_id].discard(woken)
-            if not self._pages[account_id]:
-                del self._pages[account_id]
-                self._traces.pop(account_id, None)
+            for account_id in account_ids:
+                self._pages[account_id].discard(woken)
+                if not self._pages[account_id]:
+                    del self._pages[account_id]
+                    self._traces.pop(account_id, None)

@@ -16,7 +16,7 @@ PROJECTOR_METRICS: Final = (
     gauge("dead_letters_waiting", "records put aside and not applied since"),
 )
 PAGES_METRICS: Final = (
-    gauge("open_pages", "statement pages that are pushed to"),
+    gauge("open_pages", "streams to open statement pages, one for a browser"),
     counter(
         "sign_ins", "tries to sign in by how they ended", "outcome", starts=one_each("entered", "refused", "too_many")
     ),

@@ -18,7 +18,9 @@ def dashboard() -> Dashboard:
 def _now(made: Dashboard) -> Dashboard:
     return (
         made.with_row(row("Now"))
-        .with_panel(number("Open pages", "Statement pages that are pushed to.", "short", "sum(codebank_open_pages)"))
+        .with_panel(
+            number("Open pages", "Streams to open pages, one for a browser.", "short", "sum(codebank_open_pages)")
+        )
         .with_panel(
             number(
                 "Line after",

@@ -23,7 +23,7 @@ from codebank.errors import HTTP_STATUS, Code, CodebankError
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.watch.telemetry import Telemetry, fields
 from codebank.runtime.watch.tracing import NOTHING, carrying
-from codebank.runtime.web.http import problem, read_form
+from codebank.runtime.web.http import local_address, problem, read_form
 from codebank.runtime.web.language import LANGUAGES
 from codebank.runtime.web.pages import THEMES, Pages
 
@@ -235,9 +235,7 @@ def _on_crash(pages: Pages) -> Any:
 
 async def _set_preferences(request: Request, *, secure: bool) -> Response:
     form = await read_form(request)
-    target = form.get("return_to", "/")
-    is_local = target.startswith("/") and not target.startswith(("//", "/\\"))
-    response = RedirectResponse(target if is_local else "/", status_code=303)
+    response = RedirectResponse(local_address(form.get("return_to", "/")), status_code=303)
     for name, choices in (("language", LANGUAGES), ("theme", THEMES)):
         if form.get(name) in choices:
             response.set_cookie(name, form[name], max_age=_YEAR_SECONDS, httponly=True, samesite="lax", secure=secure)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from codebank.errors import HTTP_STATUS, Code, CodebankError, Violation, invalid
 
@@ -110,9 +112,24 @@ def is_clean_text(text: str) -> bool:
     )
 
 
-def push(events: AsyncIterator[bytes]) -> StreamingResponse:
+def local_address(text: str) -> str:
+    """Give an address of our own to lead back to, and the first page where it is none: nobody is sent elsewhere."""
+    is_ours = text.startswith("/") and not text.startswith("//") and "\\" not in text and is_clean_text(text)
+    return text if is_ours else "/"
+
+
+class _EventStream(StreamingResponse):
+    """A stream that lets go of what its events hold the moment that it ends, however it ends."""
+
+    async def stream_response(self, send: Send) -> None:
+        assert isinstance(self.body_iterator, AsyncGenerator)
+        async with contextlib.aclosing(self.body_iterator):
+            await super().stream_response(send)
+
+
+def push(events: AsyncGenerator[bytes]) -> StreamingResponse:
     """Answer with server-sent events."""
-    return StreamingResponse(
+    return _EventStream(
         events,
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
@@ -126,6 +143,3 @@ def sse_event(data: str, *, event: str = "", event_id: str = "") -> bytes:
         lines.append(f"id: {event_id}")
     lines += [f"data: {line}" for line in data.splitlines() or [""]]
     return ("\n".join(lines) + "\n\n").encode()
-
-
-SSE_HEARTBEAT: Final = b": still here\n\n"

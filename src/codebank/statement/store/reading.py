@@ -18,6 +18,8 @@ _LINE: Final = (
     " currency, parcelas, status, decline_code, refunded_minor, card_masked, available_minor, occurred_at, local_day"
 )
 
+#: The status that is asked for where nothing else is: all but refused attempts.
+SETTLED: Final = "settled"
 #: What lines of the account $1 moved, in its currency. A status that nobody here understands is in no sum.
 _MOVED: Final = (
     "coalesce(sum(amount_minor::numeric - refunded_minor) filter (where status in ('approved', 'refunded')"
@@ -46,8 +48,8 @@ class Filter:
     text: str = ""
     first_day: date | None = None
     last_day: date | None = None
-    #: `settled` for all but refused attempts, or one status.
-    status: str = "settled"
+    #: `settled`, one status, or `all`.
+    status: str = SETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +112,44 @@ async def sum_lines(connection: Connection, account_id: UUID, wanted: Filter) ->
     return row["count"], int(row["moved"])
 
 
-async def sum_days(connection: Connection, account_id: UUID, wanted: Filter, days: Sequence[date]) -> dict[date, int]:
-    """Add up whole days, however many of their lines a page shows."""
+async def count_days(connection: Connection, account_id: UUID, wanted: Filter, days: Sequence[date]) -> dict[date, int]:
+    """Count the lines of whole days, however many of them a page shows."""
     conditions: list[str] = ["account_id = $1", "local_day = any($2)"]
     values: list[Any] = [account_id, list(days)]
     _narrow(wanted, conditions, values)
     rows = await connection.fetch(
-        f"select local_day, {_MOVED} from line where {' and '.join(conditions)} group by 1", *values
+        f"select local_day, count(*) as count from line where {' and '.join(conditions)} group by 1", *values
     )
-    return {row["local_day"]: int(row["moved"]) for row in rows}
+    return {row["local_day"]: row["count"] for row in rows}
+
+
+async def find_newer_page(
+    connection: Connection, account_id: UUID, wanted: Filter, before: int, limit: int
+) -> int | None:
+    """Find where the page ends that comes right above an older one; None where that is the first page.
+
+    `before` is the older page's end: the page above has the `limit` lines from there on, up to what is given.
+    """
+    conditions, values = ["account_id = $1", "first_sequence >= $2"], [account_id, before]
+    _narrow(wanted, conditions, values)
+    found: int | None = await connection.fetchval(
+        f"select first_sequence from line where {' and '.join(conditions)}"
+        f" order by first_sequence offset {int(limit)} limit 1",
+        *values,
+    )
+    return found
+
+
+async def count_since(connection: Connection, account_id: UUID, wanted: Filter, since: int) -> int:
+    """Count the lines that began after an event of the account."""
+    conditions, values = ["account_id = $1", "first_sequence > $2"], [account_id, since]
+    _narrow(wanted, conditions, values)
+    count: int = await connection.fetchval(f"select count(*) from line where {' and '.join(conditions)}", *values)
+    return count
 
 
 def _narrow(wanted: Filter, conditions: list[str], values: list[Any]) -> None:
-    if wanted.status == "settled":
+    if wanted.status == SETTLED:
         conditions.append("status <> 'declined'")
     elif wanted.status != "all":
         values.append(wanted.status)
