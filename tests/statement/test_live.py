@@ -373,3 +373,26 @@ async def test_trap_c07_a_stream_whose_database_is_away_ends_without_calling_the
 
 async def unreachable(*_arguments: object) -> None:
     raise ConnectionRefusedError
+
+
+REQUEST = b"GET /api/accounts HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("sent", [b"", REQUEST, REQUEST[:20], REQUEST * 40, REQUEST * 140, b"\0\xff" * 9, b"\r\n" * 9])
+async def test_a_page_is_let_go_when_its_connection_closes_whatever_else_was_sent_on_it(
+    site: Site, sent: bytes, at_once: bool
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    asked = f"GET /live?account={ANA} HTTP/1.1\r\nhost: x\r\ncookie: session={site.ana.cookies['session']}\r\n\r\n"
+    writer.write(asked.encode() + (sent if at_once else b""))
+    # What is no request, or too many at once, is let go by the server.
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        await reader.readuntil(b"event: beat")
+        writer.write(b"" if at_once else sent)
+        await writer.drain()
+
+    writer.close()
+
+    await until(lambda: site.requests_under_way() == 0)
+    assert site.hub._pages == {}

@@ -19,7 +19,7 @@ from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.process import pause
 from codebank.runtime.web.http import Json, push, sse_event
 from codebank.statement.query import PagePosition, Query, choose_account, read_page_position, read_query
-from codebank.statement.showing import BEAT_SECONDS, PAGE_SIZE, Viewer, Showing
+from codebank.statement.showing import BEAT_SECONDS, PAGE_SIZE, Showing, Viewer
 
 _BEAT = sse_event("", event="beat")
 

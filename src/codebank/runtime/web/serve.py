@@ -6,9 +6,44 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+#: Requests that may wait on one connection behind the one under way; whoever sends more is let go.
+_WAITING_MAX = 100
+
+
+class _Protocol(HttpToolsProtocol):
+    """A connection whose end is told to the request under way, whatever came behind it.
+
+    The server's own reads no more once a second request waits, so that it does not see the end; and it tells the end to
+    the last request only, so that a stream before it goes on for ever.
+    """
+
+    flow: FlowControl
+    _under_way: RequestResponseCycle | None = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if len(self.pipeline) > _WAITING_MAX:
+            self.transport.close()
+        elif self.pipeline:
+            self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._under_way is not None and not self._under_way.response_complete:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
 
 from codebank.runtime.listener import open_listener
 
@@ -50,7 +85,7 @@ async def serve_app(
         uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=_Protocol,
             lifespan="off",
             log_config=None,
             access_log=False,
