@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import httpx
 
+from codebank.bank.test_cards import TEST_CARDS
 from codebank.checkout.app import open_shop as running_shop
 from codebank.checkout.store import seed_products
 from codebank.roles import METRICS
@@ -45,7 +46,7 @@ async def open_shop(
     await seed_products(connection)
     await connection.close()
     clients: list[httpx.AsyncClient] = []
-    async with running_shop(settings, telemetry or Telemetry(METRICS)) as app:
+    async with running_shop(settings, telemetry or Telemetry(METRICS), TEST_CARDS) as app:
 
         def browser() -> httpx.AsyncClient:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

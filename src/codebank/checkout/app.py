@@ -20,7 +20,7 @@ from codebank.runtime.postgres.pool import PoolMeter, open_pool
 from codebank.runtime.process import background
 from codebank.runtime.processes import process_count
 from codebank.runtime.watch.telemetry import Telemetry
-from codebank.runtime.web.app import create_app
+from codebank.runtime.web.app import PATIENCE_SECONDS, create_app
 from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
 
@@ -43,6 +43,7 @@ async def open_shop(
         role="checkout",
         server_settings=_FOUND_BY_ID,
         meter=PoolMeter(telemetry, "checkout"),
+        patience_seconds=PATIENCE_SECONDS,
     )
     target, identity = settings.bank_target(), Identity.of(settings)
     channels = settings.bank_channels or channels_for(process_count(settings.bank_processes))

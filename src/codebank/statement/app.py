@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from codebank.eventlog.choice import open_log
 from codebank.runtime.postgres.pool import PoolMeter, open_pool
 from codebank.runtime.watch.telemetry import Telemetry
-from codebank.runtime.web.app import create_app
+from codebank.runtime.web.app import PATIENCE_SECONDS, create_app
 from codebank.runtime.web.pages import Pages, Site
 from codebank.settings import Settings
 from codebank.statement.api import Api
@@ -35,7 +35,9 @@ async def open_statement(
     """
     dsn = settings.database_url("statement")
     meter = PoolMeter(telemetry, "statement")
-    pool = await open_pool(dsn, max_size=settings.pool_size_max, role="statement", meter=meter)
+    pool = await open_pool(
+        dsn, max_size=settings.pool_size_max, role="statement", meter=meter, patience_seconds=PATIENCE_SECONDS
+    )
     sign_in = SignIn(pool, telemetry, settings.sign_in_attempts_max, settings.session_hours)
     site = Site(
         section="statement",

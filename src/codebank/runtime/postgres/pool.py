@@ -73,9 +73,15 @@ async def open_pool(
     read_only: bool = False,
     server_settings: Mapping[str, str] | None = None,
     meter: PoolMeter | None = None,
+    patience_seconds: int | None = None,
 ) -> asyncpg.Pool:
-    """Open a pool whose connections speak UTC and JSON; `role` names the program in pg_stat_activity."""
+    """Open a pool whose connections speak UTC and JSON; `role` names the program in pg_stat_activity.
+
+    `patience_seconds`, where people wait for what is read, bounds each wait for a connection and for a statement.
+    """
     session = _READING_SESSION if read_only else _SESSION
+    if patience_seconds is not None:
+        session = {**session, "statement_timeout": f"{patience_seconds + 5}s"}
     pool = _Pool(
         **address(dsn),
         min_size=min_size,
@@ -90,9 +96,10 @@ async def open_pool(
         connection_class=_Session,
         record_class=asyncpg.Record,
         timeout=_CONNECT_SECONDS,
-        command_timeout=_COMMAND_SECONDS,
+        command_timeout=patience_seconds or _COMMAND_SECONDS,
         server_settings={"application_name": role, **session, **(server_settings or {})},
     )
+    pool.patience_seconds = patience_seconds
     if meter is not None:
         meter.watch(pool)
         pool.meter = meter
@@ -169,14 +176,15 @@ def session_of(connection: Connection) -> int:
 class _Pool(asyncpg.Pool):
     """A pool that times how long its connections are waited for: every way to one leads through `_acquire`."""
 
-    __slots__ = ("meter",)
+    __slots__ = ("meter", "patience_seconds")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.meter: PoolMeter | None = None
+        self.patience_seconds: int | None = None
 
     def acquire(self, *, timeout: float | None = None) -> _Acquiring:
-        return _Acquiring(self, timeout)
+        return _Acquiring(self, self.patience_seconds if timeout is None else timeout)
 
     async def _acquire(self, timeout: float | None) -> Any:
         if self.meter is None:

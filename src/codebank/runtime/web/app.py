@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -31,7 +32,11 @@ log = logging.getLogger(__name__)
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
+_PORTS: Final = {"http": 80, "https": 443}
 _SAFE_METHODS: Final = {"GET", "HEAD", "OPTIONS"}
+#: How long a page waits for its database before it says that this is away: a lock that a hung process of ours holds is
+#: taken from it sooner, and whoever looks at a blank page gives up later.
+PATIENCE_SECONDS: Final = 6
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
@@ -134,7 +139,31 @@ def is_forged(request: Request) -> bool:
     if site is not None:
         return site not in {"same-origin", "none"}
     origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    return origin is not None and not is_same_origin(origin, request.headers.get("host", ""))
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Tell whether an `Origin` and a `Host` name one place, whatever their case, the scheme's own port spelt or not.
+
+    The scheme is the origin's: in front of us somebody may speak TLS for us.
+    """
+    scheme = origin.partition("://")[0].lower()
+    try:
+        ours, theirs = _place(scheme, f"{scheme}://{host}"), _place(scheme, origin)
+    except ValueError:
+        return False
+    return theirs is not None and ours == theirs
+
+
+def _place(scheme: str, address: str) -> tuple[str, int] | None:
+    """Give host and port of an address that has nothing else, None where it is none. Raises ValueError for no port."""
+    parts = urlsplit(address)
+    port = parts.port if parts.port is not None else _PORTS.get(scheme)
+    plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    if port is None or not plain or not parts.hostname:
+        return None
+    name = parts.hostname.lower()
+    return (str(ip_address(name)) if ":" in name else name), port
 
 
 class _Measure:
@@ -179,7 +208,7 @@ class _Measure:
 
 
 def _wants_json(request: Request) -> bool:
-    return request.url.path.startswith("/api/") or "application/json" in request.headers.get("accept", "")
+    return request.url.path.startswith("/api/") or "application/json" in request.headers.get("accept", "").lower()
 
 
 def _answer(pages: Pages, request: Request, error: CodebankError) -> Response:

@@ -71,12 +71,28 @@ async def read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
+def media_type(request: Request) -> str:
+    """Give the type of what was sent, without its parameters; types know no case (RFC 9110, 8.3.1)."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def one_header(request: Request, name: str) -> str:
+    """Give a header that stands for one thing, empty where it is missing.
+
+    Raises CodebankError where it was sent twice with different values: nobody knows which was meant.
+    """
+    values = set(request.headers.getlist(name))
+    if len(values) > 1:
+        raise invalid(Violation(name, "was sent more than once, with different values"))
+    return next(iter(values), "")
+
+
 async def read_json(request: Request, shape: type[Body]) -> Body:
     """Read a JSON body of a given shape.
 
     Raises CodebankError naming the field that does not fit.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    if media_type(request) != "application/json":
         raise invalid(Violation("content-type", "must be application/json"))
     body = await read_body(request)
     try:
@@ -85,7 +101,8 @@ async def read_json(request: Request, shape: type[Body]) -> Body:
         text = str(error)
         match = _PATH.search(text)
         field = (match[1] if match else "") or "body"
-        raise invalid(Violation(field, _PATH.sub("", text).lower().replace("`", "'"))) from None
+        reason = _PATH.sub("", text).replace("`", "'")
+        raise invalid(Violation(field, reason[:1].lower() + reason[1:])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise invalid(Violation("body", "is not valid JSON in UTF-8")) from None
 
@@ -95,7 +112,7 @@ async def read_form(request: Request) -> dict[str, str]:
 
     Raises CodebankError when the body is too large or no form.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+    if media_type(request) != "application/x-www-form-urlencoded":
         raise invalid(Violation("content-type", "must be application/x-www-form-urlencoded"))
     body = await read_body(request)
     try:

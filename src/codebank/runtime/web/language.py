@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any, Final
 from codebank.civil import local_day, local_time
 from codebank.money import Money, format_money
 
+#: A language with its region, and how much it is wanted.
+_WANTED: Final = re.compile(r"([a-z]{1,8}|\*)(-[a-z0-9-]+)?(?:[ \t]*;[ \t]*q=([01](?:\.[0-9]{0,3})?))?")
 LANGUAGES: Final = ("pt", "en")
 #: The language's name for a page's `lang` attribute.
 LANGUAGE_TAGS: Final = {"pt": "pt-BR", "en": "en"}
@@ -66,11 +69,25 @@ def choose_language(cookie: str | None, accept_language: str) -> str:
     """Choose the reader's language: what they set, else what their browser asks for, else Portuguese."""
     if cookie in LANGUAGES:
         return str(cookie)
+    weights = _weights(accept_language)
+    rest = weights.get("*", 0)
+    # The first of equals, as the browser lists them; where nothing is asked for that we speak, what is not refused.
+    order = [name for name in weights if name in LANGUAGES] + [name for name in LANGUAGES if name not in weights]
+    wanted = max(order, key=lambda name: weights.get(name, rest))
+    if weights.get(wanted, rest) > 0:
+        return wanted
+    return next((name for name in LANGUAGES if weights.get(name) != 0), LANGUAGES[0])
+
+
+def _weights(accept_language: str) -> dict[str, int]:
+    """Read how much each language is wanted, in thousandths (RFC 9110, 12.5.4); of `pt-PT` and `pt` the most."""
+    weights: dict[str, int] = {}
     for part in accept_language.lower().split(","):
-        tag = part.partition(";")[0].strip()[:2]
-        if tag in LANGUAGES:
-            return tag
-    return LANGUAGES[0]
+        match = _WANTED.fullmatch(part.strip(" \t"))
+        if match is not None:
+            quality = min(1000, int((match[3] or "1").replace(".", "").ljust(4, "0")))
+            weights[match[1]] = max(weights.get(match[1], 0), quality)
+    return weights
 
 
 def day_text(moment: datetime | date, language: str, today: date) -> str:
