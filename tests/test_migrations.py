@@ -336,6 +336,23 @@ async def test_statement_0001_keeps_a_line_and_a_letter_once(postgres: EmbeddedP
             await add_letter(statement, 1)
 
 
+async def test_checkout_0002_has_orders_of_before_asked_about_once(postgres: EmbeddedPostgres) -> None:
+    order = (
+        "insert into orders (order_id, idempotency_key, request_hash, status, total_minor, currency, parcelas,"
+        " card_masked, card_brand, created_at) values ($1, $2, '', 'pending', 700, 'BRL', 1, '•••• 0018', 'visa', $3)"
+    )
+    async with migrated(postgres, "checkout", 1) as checkout:
+        await checkout.execute(order, UUID(int=1), "api:1", THEN)
+
+        await apply(checkout, "checkout", 2)
+
+        # As the release before goes on to write them.
+        await checkout.execute(order, UUID(int=2), "api:2", THEN)
+        tries = await checkout.fetch("select tries from orders order by order_id")
+
+    assert [row["tries"] for row in tries] == [1, 1]
+
+
 async def test_statement_0002_has_letters_of_before_shipped_and_replayed_yet(postgres: EmbeddedPostgres) -> None:
     async with migrated(postgres, "statement", 1) as statement:
         await add_letter(statement, 1)

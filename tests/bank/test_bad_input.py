@@ -81,6 +81,44 @@ async def test_trap_b04_every_bad_value_of_a_charge_is_refused_by_the_fields_nam
     assert await read_books(books) == before
 
 
+def a_card() -> pb.IssueCardRequest:
+    limit = pb.Money(amount_minor=10_000, currency="BRL")
+    return pb.IssueCardRequest(new_account=pb.NewAccount(holder_name="x", limit=limit), idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\t", "a\tb", "a\u202eb", "a\u2066b\u2069", "\u2003\u00a0", "\u200d", "\u3164", " ", "x" * 140 + "\u00a0y"],
+)
+async def test_a_text_that_shows_nothing_or_turns_its_direction_is_refused(
+    text: str, bank: BankAsyncStub, books: asyncpg.Connection
+) -> None:
+    before = await read_books(books)
+    request, card = charge("k"), a_card()
+    request.description = card.new_account.holder_name = text
+
+    assert (await outcome(bank.Authorize(request, metadata=MERCHANT)))[:2] == ("INVALID_ARGUMENT", {"description"})
+    named = await outcome(bank.IssueCard(card, metadata=OPERATOR))
+    assert named[:2] == ("INVALID_ARGUMENT", {"new_account.holder_name"})
+    assert await read_books(books) == before
+
+
+async def test_spaces_of_a_text_fold_and_joiners_stay_and_a_repeat_of_the_same_text_is_the_same_request(
+    bank: BankAsyncStub, books: asyncpg.Connection
+) -> None:
+    request, card = charge("k"), a_card()
+    request.description = "\u3000Cesta\u00a0 da  feira 👩\u200d🌾 "
+    card.new_account.holder_name = "Zoë\u2003 da Silva\u00a0"
+
+    first, again = [await bank.Authorize(request, metadata=MERCHANT) for _ in range(2)]
+    issued, issued_again = [await bank.IssueCard(card, metadata=OPERATOR) for _ in range(2)]
+
+    assert first.payment == again.payment
+    assert (again.replayed, issued_again.card) == (True, issued.card)
+    assert await books.fetchval("select description from payment") == "Cesta da feira 👩\u200d🌾"
+    assert await books.fetchval("select count(*) from account where holder_name = 'Zoë da Silva'") == 1
+
+
 async def test_every_wrong_field_is_named_at_once(bank: BankAsyncStub, books: asyncpg.Connection) -> None:
     before = await read_books(books)
     request = charge("k")

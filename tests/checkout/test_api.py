@@ -235,6 +235,56 @@ async def test_an_order_needs_a_key(api: httpx.AsyncClient, headers: dict[str, A
     assert answer.json()["errors"][0]["field"] == "idempotency-key"
 
 
+async def test_two_different_keys_are_one_too_many(api: httpx.AsyncClient, shop_settings: Settings) -> None:
+    async def sent(*keys: str) -> httpx.Response:
+        return await api.post("/api/orders", json=order_body(), headers=[("idempotency-key", key) for key in keys])
+
+    two, same, again = await sent("a", "b"), await sent("c", "c"), await sent("c")
+
+    assert two.status_code == 422
+    assert two.json()["errors"] == [
+        {"field": "idempotency-key", "detail": "was sent more than once, with different values"}
+    ]
+    assert (same.status_code, again.json()) == (201, same.json())
+    assert len(await orders_of(shop_settings)) == 1
+
+
+async def test_a_media_type_is_understood_whatever_its_case(api: httpx.AsyncClient) -> None:
+    headers = {"idempotency-key": "k", "content-type": "Application/JSON; Charset=UTF-8"}
+
+    made = await api.post("/api/orders", content=json.dumps(order_body()), headers=headers)
+    basket = await api.post(
+        "/basket", content="product=cafe-especial", headers={"content-type": "APPLICATION/x-www-form-urlencoded"}
+    )
+    missing = await api.get("/nada", headers={"accept": "Application/Json"})
+
+    assert (made.status_code, basket.status_code) == (201, 303)
+    assert missing.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(("card", "field", "detail"), [
+    (card_body(number=""), "card.number", "is missing"),
+    (card_body(number="4000"), "card.number", "must be 12 to 19 digits"),
+    (card_body(number="4000001000000019"), "card.number", "is not a card number: its check digit is wrong"),
+    (card_body(cvv=""), "card.cvv", "is missing"),
+    (card_body(cvv="12"), "card.cvv", "must be three or four digits"),
+    (
+        card_body(expiry_year=2020), "card.expiry_month",
+        "is past: the card was good to the end of that month",
+    ),
+])  # fmt: skip
+async def test_a_problem_says_what_is_wrong_with_the_card(
+    api: httpx.AsyncClient, card: dict[str, Any], field: str, detail: str
+) -> None:
+    answer = await order(api, card=card)
+
+    assert answer.json()["errors"] == [{"field": field, "detail": detail}]
+
+
+async def test_a_field_that_is_not_known_is_named_as_it_was_written(api: httpx.AsyncClient) -> None:
+    assert "'giftWrap'" in (await order(api, giftWrap=True)).json()["errors"][0]["detail"]
+
+
 async def test_products_come_in_pages(api: httpx.AsyncClient) -> None:
     found: list[str] = []
     cursor = ""

@@ -25,12 +25,12 @@ from codebank.checkout.order import (
     description_of,
     disowned,
     is_overdue,
-    read_expiry,
     settle,
     split,
     total_of,
 )
 from codebank.money import AMOUNT_MINOR_MAX, Money
+from codebank.text import is_blank, is_readable
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PAYMENT = UUID(int=7)
@@ -155,15 +155,6 @@ def test_trap_b18_a_card_is_good_to_the_end_of_its_month_and_month_and_year_coun
     assert check_card(replace(GOOD_CARD, expiry_month=1, expiry_year=2031), NOW) == []
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("12/34", (2034, 12)), ("1/34", (2034, 1)), ("01 / 2034", (2034, 1)), ("1234", (2034, 12)),
-    ("122034", (2034, 12)), ("134", None), ("", None), ("12/3", None),
-    ("12/34\x00", None), ("¹/34", None),
-])  # fmt: skip
-def test_an_expiry_is_read_as_people_write_it(text: str, expected: tuple[int, int] | None) -> None:
-    assert read_expiry(text) == expected
-
-
 def bought(*lines: tuple[int, str]) -> Order:
     made = (OrderLine(product="x", name=name, quantity=quantity, unit_price_minor=1) for quantity, name in lines)
     return replace(an_order(), lines=tuple(made))
@@ -175,6 +166,8 @@ def bought(*lines: tuple[int, str]) -> Order:
     ([(1, "a\x00b\tc\n\x85d")], "a b c d"),
     ([(1, "a\u202eb\ud800c\u2028d")], "a b c d"),
     ([(3, " \x07 ")], "3 × x"),
+    ([(3, "\u2800\u200d")], "3 × x"),
+    ([(1, "Cesta 👩\u200d🌾\u00a0 da\u2003feira")], "Cesta 👩\u200d🌾 da feira"),
     ([(1, "é" * 140)], "é" * 140),
     ([(1, "é" * 141)], "é" * 139 + "…"),
     ([(1, "é" * 138 + " longer")], "é" * 138 + "…"),
@@ -188,7 +181,8 @@ def test_a_description_is_clean_and_of_bounded_length_whatever_is_sold(lines: li
     text = description_of(bought(*lines))
 
     assert 1 <= len(text) <= 140
-    assert text.isprintable()
+    assert is_readable(text)
+    assert not is_blank(text)
 
 
 @given(st.integers(-(10**9), 10**9))

@@ -55,7 +55,7 @@ async def test_a_purchase_from_the_catalogue_to_the_paid_order(browsers: Browser
     assert "Pago" in page.text
     assert (await orders_of(shop_settings))[0]["total_minor"] == 2 * 8_990
     assert [payment["amount_minor"] for payment in await payments_of(shop_settings)] == [2 * 8_990]
-    assert "vazia" in (await browser.get("/basket")).text
+    assert "vazio" in (await browser.get("/basket")).text
 
 
 async def test_trap_b17_a_declined_order_is_kept_with_its_reason_and_the_basket_may_be_paid_with_another_card(
@@ -140,7 +140,7 @@ async def test_trap_a14_a_basket_that_changed_meanwhile_is_not_charged(
     answer = await browser.post("/payment", data=form)
 
     assert answer.status_code == 409
-    assert "O valor da cesta mudou" in answer.text
+    assert "O valor do carrinho mudou" in answer.text
     assert await orders_of(shop_settings) == []
     assert await payments_of(shop_settings) == []
 
@@ -240,7 +240,7 @@ async def test_the_basket_holds_one_to_ninety_nine_of_a_thing_and_lets_it_go(bro
     await browser.post("/basket", data={"product": "cafe-especial", "quantity": "0"})
 
     assert '<span class="quantity">99</span>' in full
-    assert "vazia" in (await browser.get("/basket")).text
+    assert "vazio" in (await browser.get("/basket")).text
     assert (await browser.get("/payment")).headers["location"] == "/basket"
 
 

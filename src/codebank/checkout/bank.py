@@ -55,6 +55,10 @@ _OPTIONS: Final = (
 )
 
 
+async def _pass_over() -> None:
+    """Let another try be nobody's business."""
+
+
 class _NoAnswer(Exception):
     """The bank gave no answer that can be read."""
 
@@ -104,8 +108,13 @@ class BankClient:
         closing.add_done_callback(self._closing.discard)
         return fresh
 
-    async def authorize(self, order: Order, card: CardInput, description: str) -> Outcome:
-        """Charge an order; the order's id is the key. Unknown where no answer came within the budget."""
+    async def authorize(
+        self, order: Order, card: CardInput, description: str, on_retry: Callable[[], Awaitable[None]] = _pass_over
+    ) -> Outcome:
+        """Charge an order; the order's id is the key. Unknown where no answer came within the budget.
+
+        `on_retry` is waited for before each try but the first.
+        """
         request = pb.AuthorizeRequest(
             card_data=pb.CardData(
                 number=card.number, expiry_month=card.expiry_month, expiry_year=card.expiry_year, cvv=card.cvv
@@ -116,7 +125,7 @@ class BankClient:
             idempotency_key=str(order.order_id),
         )
         try:
-            response = await self._within_budget(lambda timeout: self._call("Authorize", request, timeout))
+            response = await self._within_budget(lambda timeout: self._call("Authorize", request, timeout), on_retry)
         except _NoAnswer as error:
             # A request that the bank refuses as wrong charged nothing, but only the bank can say so for sure.
             return Unknown(error.status)
@@ -176,7 +185,9 @@ class BankClient:
             raise _NoAnswer(status)
         return answer
 
-    async def _within_budget(self, call: Callable[[float], Awaitable[Answer]]) -> Answer:
+    async def _within_budget(
+        self, call: Callable[[float], Awaitable[Answer]], on_retry: Callable[[], Awaitable[None]] = _pass_over
+    ) -> Answer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.budget_seconds
         share, pause_seconds = FIRST_TRY_SHARE, _PAUSE_SECONDS
@@ -189,6 +200,7 @@ class BankClient:
             share = 1
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 (jitter, not a secret)
             pause_seconds = min(pause_seconds * 2, 1)
+            await on_retry()
 
 
 def _is_given_up() -> bool:

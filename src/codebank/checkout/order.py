@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -11,8 +10,10 @@ from typing import Final
 from uuid import UUID
 
 from codebank.card import is_expired, is_number_shaped, passes_luhn
+from codebank.checkout.catalogue import Product
 from codebank.errors import Violation
 from codebank.money import AMOUNT_MINOR_MAX, Money
+from codebank.text import made_readable
 
 QUANTITY_MAX: Final = 99
 ITEMS_MAX: Final = 20
@@ -21,8 +22,6 @@ PARCELAS_MAX: Final = 12
 DESCRIPTION_LENGTH_MAX: Final = 140
 #: The currency of the shop.
 CURRENCY: Final = "BRL"
-
-_EXPIRY: Final = re.compile(r"\s*(?:([0-9]{1,2})\s*/\s*|([0-9]{2}))([0-9]{2}|[0-9]{4})\s*")
 
 
 class OrderStatus(StrEnum):
@@ -83,6 +82,8 @@ class Order:
     decided_at: datetime | None = None
     #: When the answer was written down here.
     settled_at: datetime | None = None
+    #: How often the bank was asked about it.
+    tries: int = 1
 
     @property
     def is_open(self) -> bool:
@@ -149,6 +150,18 @@ class AmountMismatch(Exception):
     """The bank charged another amount than the order's."""
 
 
+class StaleAttempt(Exception):
+    """The page that was sent is not the basket's present one; nothing was charged."""
+
+
+class TotalChanged(Exception):
+    """The basket costs something else than the page said; nothing was charged."""
+
+
+class EmptyBasket(Exception):
+    """There is nothing to pay."""
+
+
 def settle(order: Order, outcome: Outcome, now: datetime) -> Order:
     """Give the order after an answer. An order that is not open stays as it is, whatever comes late.
 
@@ -200,6 +213,13 @@ def is_overdue(order: Order, now: datetime, cancel_after_seconds: int) -> bool:
     return order.is_open and now - order.created_at >= timedelta(seconds=cancel_after_seconds)
 
 
+def line_of(product: Product, quantity: int, language: str) -> OrderLine:
+    """Make the line of a product at its price and by its name of now."""
+    return OrderLine(
+        product=product.slug, name=product.name(language), quantity=quantity, unit_price_minor=product.price_minor
+    )
+
+
 def total_of(lines: Sequence[OrderLine]) -> Money:
     """Add up an order. Raises ValueError where it is nothing or more than one payment may be."""
     total = sum(line.total_minor for line in lines)
@@ -213,14 +233,9 @@ def description_of(order: Order) -> str:
 
     Made of what the order keeps and nothing else: each try must ask the bank for the same.
     """
-    names = [(line.quantity, _printable(line.name) or line.product) for line in order.lines]
+    names = [(line.quantity, made_readable(line.name) or line.product) for line in order.lines]
     text = ", ".join(f"{quantity} × {name}" if quantity > 1 else name for quantity, name in names)
     return text if len(text) <= DESCRIPTION_LENGTH_MAX else text[: DESCRIPTION_LENGTH_MAX - 1].rstrip() + "…"
-
-
-def _printable(text: str) -> str:
-    """Put a space for each run of what has no shape of its own: the bank refuses control characters."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def split(total_minor: int, parcelas: int) -> list[int]:
@@ -232,23 +247,21 @@ def split(total_minor: int, parcelas: int) -> list[int]:
 def check_card(card: CardInput, now: datetime) -> list[Violation]:
     """Check what can be known of a card without a bank, naming every wrong field."""
     violations = []
-    if not is_number_shaped(card.number) or not passes_luhn(card.number):
-        violations.append(Violation("card.number", "is not a card number"))
+    if not card.number:
+        violations.append(Violation("card.number", "is missing"))
+    elif not is_number_shaped(card.number):
+        violations.append(Violation("card.number", "must be 12 to 19 digits"))
+    elif not passes_luhn(card.number):
+        violations.append(Violation("card.number", "is not a card number: its check digit is wrong"))
     if not 1 <= card.expiry_month <= 12:
         violations.append(Violation("card.expiry_month", "must be 1 to 12"))
     if not 2000 <= card.expiry_year <= 2099:
         violations.append(Violation("card.expiry_year", "must have four digits, 2000 to 2099"))
-    if not violations and is_expired(card.expiry_year, card.expiry_month, now):
-        violations.append(Violation("card.expiry_month", "is past"))
-    if not (card.cvv.isascii() and card.cvv.isdigit() and len(card.cvv) in (3, 4)):
+    is_month = 1 <= card.expiry_month <= 12 and 2000 <= card.expiry_year <= 2099
+    if is_month and is_expired(card.expiry_year, card.expiry_month, now):
+        violations.append(Violation("card.expiry_month", "is past: the card was good to the end of that month"))
+    if not card.cvv:
+        violations.append(Violation("card.cvv", "is missing"))
+    elif not (card.cvv.isascii() and card.cvv.isdigit() and len(card.cvv) in (3, 4)):
         violations.append(Violation("card.cvv", "must be three or four digits"))
     return violations
-
-
-def read_expiry(text: str) -> tuple[int, int] | None:
-    """Read `MM/AA`, or the same without the slash, as year and month; None where it is neither."""
-    match = _EXPIRY.fullmatch(text)
-    if match is None:
-        return None
-    year = int(match[3])
-    return year if year >= 100 else 2000 + year, int(match[1] or match[2])

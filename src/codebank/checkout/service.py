@@ -9,7 +9,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -23,19 +23,24 @@ from codebank.checkout.lane import CommitLane
 from codebank.checkout.order import (
     AmountMismatch,
     CardInput,
+    EmptyBasket,
     Order,
     OrderLine,
     OrderStatus,
     Outcome,
+    StaleAttempt,
+    TotalChanged,
     Unknown,
     check_card,
     description_of,
     disowned,
+    line_of,
     settle,
     total_of,
 )
 from codebank.checkout.store import NewOrder, Settled
 from codebank.errors import Code, CodebankError, Violation, invalid
+from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import Connection
 from codebank.runtime.process import background
 from codebank.runtime.watch.telemetry import Telemetry, fields
@@ -45,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: How many orders are written at once at most.
 _BATCH_MAX: Final = 200
+#: How long the bank's next try may wait for the last one to be noted; the buyer is told of it, nothing depends on it.
+_NOTE_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +60,6 @@ class Item:
 
     product: str
     quantity: int
-
-
-class StaleAttempt(Exception):
-    """The page that was sent is not the basket's present one; nothing was charged."""
-
-
-class TotalChanged(Exception):
-    """The basket costs something else than the page said; nothing was charged."""
-
-
-class EmptyBasket(Exception):
-    """There is nothing to pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +79,7 @@ class _Wish:
     items: Sequence[Item]
     card: CardInput
     parcelas: int
+    asked_at: datetime
 
 
 @dataclass
@@ -124,9 +120,16 @@ class Shop:
         return stored.order if stored is not None and stored.order.basket_id == basket_id else None
 
     async def place_basket(
-        self, basket_id: UUID, attempt_key: UUID, total_minor: int, card: CardInput, parcelas: int, language: str
+        self,
+        basket_id: UUID,
+        attempt_key: UUID,
+        total_minor: int,
+        card: CardInput,
+        parcelas: int,
+        language: str,
+        clicked_at: datetime,
     ) -> Placed:
-        """Make the order of a basket, once per attempt, however often the page is sent.
+        """Make the order of a basket, once per attempt, however often the page is sent; its time is the click's.
 
         Raises StaleAttempt, TotalChanged or EmptyBasket where the page does not fit the basket any more.
         """
@@ -142,8 +145,8 @@ class Shop:
                 raise EmptyBasket
             if basket.total_minor != total_minor:
                 raise TotalChanged
-            lines = [_line(line.product, line.quantity, language) for line in basket.lines]
-            order = _new_order(lines, card, parcelas, basket_id)
+            lines = [line_of(line.product, line.quantity, language) for line in basket.lines]
+            order = _new_order(lines, card, parcelas, basket_id, clicked_at)
             await store.add_orders(connection, [self._new(order, key, b"")])
         return Placed(order, is_new=True)
 
@@ -154,7 +157,7 @@ class Shop:
         Raises CodebankError where a field is wrong, or where the key made another order.
         """
         placed = await self._placing.submit(
-            _Wish(f"api:{key}", self._hash(items, card, parcelas), items, card, parcelas)
+            _Wish(f"api:{key}", self._hash(items, card, parcelas), items, card, parcelas, utc_now())
         )
         if isinstance(placed, CodebankError):
             raise placed
@@ -192,7 +195,13 @@ class Shop:
 
     async def pay(self, order: Order, card: CardInput) -> Order:
         """Charge an order and write the answer down. Processing where the answer did not come."""
-        return await self.settle(order, await self.bank.authorize(order, card, description_of(order)))
+
+        async def note_try() -> None:
+            with contextlib.suppress(*OUTAGES):
+                async with asyncio.timeout(_NOTE_SECONDS), self.pool.acquire() as connection:
+                    await store.note_try(connection, order.order_id)
+
+        return await self.settle(order, await self.bank.authorize(order, card, description_of(order), note_try))
 
     async def settle(self, order: Order, outcome: Outcome) -> Order:
         """Write what the bank answered of an order; safe to repeat, and an ended order stays as it is."""
@@ -246,9 +255,9 @@ def _draft(wish: _Wish, products: Mapping[str, Product]) -> Order | CodebankErro
     ]
     if unknown:
         return invalid(*unknown)
-    lines = [_line(products[item.product], item.quantity, "pt") for item in wish.items]
+    lines = [line_of(products[item.product], item.quantity, "pt") for item in wish.items]
     try:
-        return _new_order(lines, wish.card, wish.parcelas, None)
+        return _new_order(lines, wish.card, wish.parcelas, None, wish.asked_at)
     except CodebankError as error:
         return error
 
@@ -268,7 +277,9 @@ async def _placed_before(connection: Connection, wish: _Wish, draft: Order | Cod
     return Placed(stored.order, is_new=False)
 
 
-def _new_order(lines: Sequence[OrderLine], card: CardInput, parcelas: int, basket_id: UUID | None) -> Order:
+def _new_order(
+    lines: Sequence[OrderLine], card: CardInput, parcelas: int, basket_id: UUID | None, created_at: datetime
+) -> Order:
     try:
         total = total_of(lines)
     except ValueError:
@@ -281,15 +292,6 @@ def _new_order(lines: Sequence[OrderLine], card: CardInput, parcelas: int, baske
         lines=tuple(lines),
         card_masked=mask(card.number),
         card_brand=brand_of(card.number),
-        created_at=utc_now(),
+        created_at=created_at,
         basket_id=basket_id,
-    )
-
-
-def _line(product: Product, quantity: int, language: str) -> OrderLine:
-    return OrderLine(
-        product=product.slug,
-        name=product.name(language),
-        quantity=quantity,
-        unit_price_minor=product.price_minor,
     )

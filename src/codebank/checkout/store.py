@@ -99,19 +99,15 @@ async def seed_products(connection: Connection) -> None:
 
 async def list_products(connection: Connection, after: str, limit: int) -> list[Product]:
     """Give products in the shop's order, those behind `after`."""
-    rows = await connection.fetch(
-        f"select {_PRODUCT} from product where place > coalesce((select place from product where slug = $1), 0)"
-        " order by place limit $2",
-        after,
-        limit,
-    )
-    return [Product(**row) for row in rows]
+    behind = "place > coalesce((select place from product where slug = $1), 0)"
+    statement = f"select {_PRODUCT} from product where {behind} order by place limit $2"
+    return [Product(**row) for row in await connection.fetch(statement, after, limit)]
 
 
 async def find_products(connection: Connection, slugs: Sequence[str]) -> dict[str, Product]:
     """Find products by their slugs."""
-    rows = await connection.fetch(f"select {_PRODUCT} from product where slug = any($1)", list(slugs))
-    return {row["slug"]: Product(**row) for row in rows}
+    statement = f"select {_PRODUCT} from product where slug = any($1)"
+    return {row["slug"]: Product(**row) for row in await connection.fetch(statement, list(slugs))}
 
 
 async def read_basket(connection: Connection, basket_id: UUID, *, lock: bool = False) -> Basket | None:
@@ -138,9 +134,8 @@ async def read_basket(connection: Connection, basket_id: UUID, *, lock: bool = F
 
 async def add_basket(connection: Connection) -> UUID:
     """Make an empty basket."""
-    basket_id = new_id()
-    await connection.execute("insert into basket (basket_id, attempt_key) values ($1, $2)", basket_id, new_id())
-    return basket_id
+    made = "insert into basket (basket_id, attempt_key) values ($1, $2) returning basket_id"
+    return UUID(str(await connection.fetchval(made, new_id(), new_id())))
 
 
 async def set_quantity(connection: Connection, basket_id: UUID, product: str, quantity: int) -> None:
@@ -236,6 +231,7 @@ def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
         advice=row["advice"],
         decided_at=row["decided_at"],
         settled_at=row["settled_at"],
+        tries=row["tries"],
     )
 
 
@@ -265,12 +261,16 @@ async def write_settled(connection: Connection, changes: Sequence[Settled]) -> l
     return [place in written for place in range(1, len(changes) + 1)]
 
 
+async def note_try(connection: Connection, order_id: UUID) -> None:
+    """Count that the bank is asked about an order once more."""
+    await connection.execute("update orders set tries = tries + 1 where order_id = $1", order_id)
+
+
 async def count_unresolved(connection: Connection) -> tuple[int, datetime | None]:
     """Tell how many orders have an unknown outcome, and since when the oldest of them."""
-    row = await connection.fetchrow(
+    (row,) = await connection.fetch(
         "select count(*) as waiting, min(created_at) as oldest from orders where status in ('pending', 'processing')"
     )
-    assert row is not None
     return row["waiting"], row["oldest"]
 
 
@@ -287,7 +287,7 @@ async def lease_unresolved(
         "with due as materialized (select order_id from orders"
         " where status in ('pending', 'processing') and (resolve_at <= $1 or resolve_at > $1 + $4::interval)"
         " and order_id <> all($5) order by resolve_at limit $6 for update skip locked)"
-        " update orders o set created_at = least(o.created_at, $1),"
+        " update orders o set created_at = least(o.created_at, $1), tries = o.tries + 1,"
         " resolve_at = $1 + greatest($2::interval, least($3::interval, ($1 - o.created_at) / 10))"
         " from due where o.order_id = due.order_id returning o.order_id",
         now,

@@ -13,6 +13,7 @@ from codebank.card import brand_of, is_number_shaped, mask
 from codebank.errors import CodebankError, Violation, invalid
 from codebank.events import CardStatus
 from codebank.money import AMOUNT_MINOR_MAX, EXPONENTS
+from codebank.text import fold_spaces, is_blank, is_readable
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import new_id
 
@@ -56,7 +57,7 @@ class RequestReader:
             merchant_id=merchant_id,
             amount_minor=request.amount.amount_minor,
             currency=request.amount.currency,
-            description=request.description,
+            description=fold_spaces(request.description),
             parcelas=request.parcelas or 1,
             card_masked="••••",
             card_brand="card",
@@ -80,7 +81,7 @@ class RequestReader:
             merchant_id=merchant_id,
             amount_minor=request.amount.amount_minor,
             currency=request.amount.currency,
-            description=request.description,
+            description=fold_spaces(request.description),
             parcelas=request.parcelas or 1,
             card_masked=mask(number),
             card_brand=brand_of(number),
@@ -91,7 +92,10 @@ class RequestReader:
         )
 
     def _key_of_charge(self, request: pb.AuthorizeRequest, merchant_id: UUID, card: str) -> Key:
-        """Hash what makes a request this request. The CVV is left out: nothing of it may be kept, not even hashed."""
+        """Hash what makes a request this request: its texts as they were written, as a release before us did.
+
+        The CVV is left out: nothing of it may be kept, not even hashed.
+        """
         amount = request.amount
         text = f"{card}|{amount.amount_minor}|{amount.currency}|{request.parcelas or 1}|{request.description}"
         return Key(merchant_id, request.idempotency_key, self.vault.request_mac(text))
@@ -112,7 +116,7 @@ class RequestReader:
             new = request.new_account
             opens = OpenAccount(
                 account_id=new_id(),
-                holder_name=new.holder_name,
+                holder_name=fold_spaces(new.holder_name),
                 currency=new.limit.currency,
                 limit_minor=new.limit.amount_minor,
             )
@@ -160,7 +164,9 @@ def _check_card(request: pb.AuthorizeRequest) -> list[Violation]:
     if which is None:
         return [Violation("card", "must be card_data or a card_token")]
     if which == "card_token":
-        return _check_text("card_token", request.card_token, 64)
+        token = request.card_token
+        fits = 1 <= len(token) <= 64 and token.isprintable()
+        return [] if fits else [Violation("card_token", "must be 1 to 64 printable characters")]
     card, violations = request.card_data, []
     if not is_number_shaped(card.number):
         violations.append(Violation("card_data.number", "must be 12 to 19 digits"))
@@ -185,10 +191,13 @@ def _check_money(name: str, is_there: bool, money: pb.Money) -> list[Violation]:
 
 
 def _check_text(name: str, text: str, length_max: int) -> list[Violation]:
+    text = fold_spaces(text)
     if not 1 <= len(text) <= length_max:
         return [Violation(name, f"must have 1 to {length_max} characters")]
-    if not text.isprintable():
-        return [Violation(name, "must not have control characters")]
+    if not is_readable(text):
+        return [Violation(name, "must not have control characters, nor any that turn its direction")]
+    if is_blank(text):
+        return [Violation(name, "must not be blank")]
     return []
 
 

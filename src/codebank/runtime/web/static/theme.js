@@ -25,5 +25,6 @@
     fetch(form.action, { method: "POST", body, redirect: "manual", keepalive: true }).catch(() => {});
   });
   prefersDark.addEventListener("change", show);
+  document.addEventListener("page:drawn", show);
   show();
 })();
