@@ -44,6 +44,8 @@ def utc_now() -> datetime:
 _encoder: Final = msgspec.json.Encoder()
 _shapes: Final[set[type[Event]]] = {Event, *EVENT_TYPES.values()}
 _decoders: Final = {shape: msgspec.json.Decoder(shape) for shape in _shapes}
+#: What is said of a value that cannot be read: nested deeper than the interpreter can follow it is no event either.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: How our types begin; anything else is another program's.
 _OURS: Final = "codebank."
 
@@ -107,13 +109,13 @@ def _decode(event_type: str, value: bytes) -> Event:
     shape = shape_of(event_type)
     try:
         return _decoders[shape].decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         if event_type in EVENT_TYPES:
             raise MalformedEvent(f"value does not fit {event_type}: {error}") from None
     try:
         # A newer bank may have filled its own shape otherwise; what every event carries still counts.
         return _decoders[Event].decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise MalformedEvent(f"value does not fit {event_type[:80]}: {error}") from None
 
 

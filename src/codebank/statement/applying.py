@@ -13,10 +13,11 @@ from uuid import UUID
 
 import asyncpg
 
+from codebank.civil import local_day
 from codebank.eventlog.log import Record
 from codebank.events import Event, key_of
 from codebank.runtime.postgres.pool import Connection
-from codebank.statement.excuse import Excuse, Excuses, number_on_record
+from codebank.statement.excuse import NUMBER_MAX, Excuse, Excuses, number_on_record
 from codebank.statement.line import Line, Step, line_of, step_of
 from codebank.statement.store import dead_letters
 from codebank.statement.store import projecting as store
@@ -26,6 +27,8 @@ from codebank.wire import MalformedEvent, decode_event
 #: What the database says of a value that it cannot hold: no repetition would heal that.
 UNSTORABLE: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 _REASON_LENGTH_MAX: Final = 300
+_BIGINT_MAX: Final = 2**63 - 1
+_ZERO: Final = rb"\u0000"
 
 
 class SequenceGap(Exception):
@@ -79,12 +82,36 @@ def account_of(record: Record) -> UUID | None:
 def read_event(headers: Mapping[str, str], value: bytes, key: bytes) -> tuple[Event, Line | None]:
     """Read an event and the line that it makes. Raises MalformedEvent where there is no such thing."""
     event = decode_event(headers, value, key)
+    if event.sequence > NUMBER_MAX:
+        raise MalformedEvent(f"sequence {event.sequence} is not a number of an event")
     if event.occurred_at.tzinfo is None:
         raise MalformedEvent("its time has no zone")
     try:
-        return event, line_of(event)
+        local_day(event.occurred_at)
+        line = line_of(event)
     except (ValueError, OverflowError) as error:
         raise MalformedEvent(f"no line can be made of it: {error}") from None
+    if problem := _unstorable(event, line, value):
+        raise MalformedEvent(f"it cannot be stored: {problem}")
+    return event, line
+
+
+def _unstorable(event: Event, line: Line | None, value: bytes) -> str:
+    """Say what the database would refuse, also of what a later event of the same batch would cover; "" for nothing.
+
+    So what becomes a dead letter does not depend on what came with it. What is overlooked here is still refused there.
+    """
+    state = event.account
+    if not all(abs(number) <= _BIGINT_MAX for number in (state.limit_minor, state.used_minor, state.available_minor)):
+        return "an amount of its account is out of range"
+    # JSON has one way to write a zero character; looking for it in the bytes first costs next to nothing.
+    if _ZERO in value:
+        texts = [state.holder_name, state.status, state.currency]
+        if line is not None:
+            texts += [line.search_text, line.merchant_category, line.currency, line.status, line.decline_code or ""]
+        if any("\0" in text for text in texts):
+            return "a text in it holds a zero character"
+    return ""
 
 
 def cannot_store(error: Exception) -> str:

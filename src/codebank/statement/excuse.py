@@ -14,10 +14,13 @@ from uuid import UUID
 
 import msgspec
 
+from codebank.wire import UNREADABLE
+
 #: The number of a record that says of itself that it is another account's: it stands for no event of this one.
 NO_EVENT: Final = 0
-#: A number of more digits is none.
+#: A number of more digits is none: no account has as many events, and none shall wait for those in between.
 _DIGITS_MAX: Final = 18
+NUMBER_MAX: Final = 10**_DIGITS_MAX - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def number_on_record(headers: Mapping[str, str], value: bytes, account_id: UUID)
     """Read which event of an account a record says that it is, by its header or else its value; None where neither."""
     try:
         numbered = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         numbered = _NOTHING
     if {headers.get("ce_subject"), numbered.account_id} - {None, str(account_id)}:
         return NO_EVENT

@@ -10,7 +10,8 @@ from typing import Final
 from uuid import UUID
 
 from codebank.civil import local_day
-from codebank.events import Event, PaymentEvent
+from codebank.events import Event, PaymentEvent, PaymentState
+from codebank.money import AMOUNT_MINOR_MAX
 
 #: Merchant categories (ISO 18245), from-to, with the tint of their circle.
 _TINTS: Final = (
@@ -26,6 +27,10 @@ _TINTS: Final = (
     (7000, 7999, 6),  # services, leisure
     (8000, 8999, 7),  # health, schools
 )
+#: Nobody pays in more instalments; a newer bank may allow more than this one.
+_PARCELAS_MAX: Final = 9999
+#: The first six and the last four digits of a card may be shown (PCI DSS 3.4), and no more.
+_MASKED_DIGITS_MAX: Final = 10
 
 
 class Step(StrEnum):
@@ -79,10 +84,12 @@ def line_of(event: Event) -> Line | None:
     """Make the line of a payment's event; None where the event is not of a payment.
 
     The first event's number and moment are kept by whoever stores the line: a line does not move when it changes.
+    Raises ValueError or OverflowError where what it says of the payment has no meaning, whatever a newer bank calls it.
     """
     if not isinstance(event, PaymentEvent):
         return None
     payment = event.payment
+    _check(payment)
     return Line(
         account_id=event.account_id,
         payment_id=payment.payment_id,
@@ -102,6 +109,18 @@ def line_of(event: Event) -> Line | None:
         occurred_at=payment.created_at,
         local_day=local_day(payment.created_at),
     )
+
+
+def _check(payment: PaymentState) -> None:
+    """Refuse numbers that would make sums wrong, and a card that is not masked. What things are called is open."""
+    if not 1 <= payment.amount_minor <= AMOUNT_MINOR_MAX:
+        raise ValueError(f"{payment.amount_minor} minor units are no amount of a payment")
+    if not 0 <= payment.refunded_minor <= payment.amount_minor:
+        raise ValueError(f"{payment.refunded_minor} of {payment.amount_minor} minor units cannot have been given back")
+    if not 1 <= payment.parcelas <= _PARCELAS_MAX:
+        raise ValueError(f"{payment.parcelas} is no number of parcelas")
+    if sum(map(str.isdigit, payment.card_masked)) > _MASKED_DIGITS_MAX:
+        raise ValueError("its card is not masked")
 
 
 def search_form(text: str) -> str:

@@ -13,9 +13,15 @@ import asyncpg
 from codebank.runtime.postgres.pool import Connection
 from codebank.statement.line import Line, search_form
 
+#: PostgreSQL keeps days before our calendar's first and after its last, and infinity; here they are its ends, less a
+#: day for whoever's clock stands on the other side of the globe.
+_SHOWN_DAYS: Final = "least(greatest({}, '0001-01-02'), '9999-12-30')"
+_OCCURRED_AT: Final = f"{_SHOWN_DAYS.format('occurred_at')} as occurred_at"
+_LOCAL_DAY: Final = _SHOWN_DAYS.format("local_day")
 _LINE: Final = (
     "account_id, payment_id, sequence, first_sequence, merchant_name, merchant_category, description, amount_minor,"
-    " currency, parcelas, status, decline_code, refunded_minor, card_masked, available_minor, occurred_at, local_day"
+    " currency, parcelas, status, decline_code, refunded_minor, card_masked, available_minor,"
+    f" {_OCCURRED_AT}, {_LOCAL_DAY} as local_day"
 )
 
 #: The status that is asked for where nothing else is: all but refused attempts.
@@ -114,11 +120,12 @@ async def sum_lines(connection: Connection, account_id: UUID, wanted: Filter) ->
 
 async def count_days(connection: Connection, account_id: UUID, wanted: Filter, days: Sequence[date]) -> dict[date, int]:
     """Count the lines of whole days, however many of them a page shows."""
-    conditions: list[str] = ["account_id = $1", "local_day = any($2)"]
+    conditions: list[str] = ["account_id = $1", f"{_LOCAL_DAY} = any($2)"]
     values: list[Any] = [account_id, list(days)]
     _narrow(wanted, conditions, values)
     rows = await connection.fetch(
-        f"select local_day, count(*) as count from line where {' and '.join(conditions)} group by 1", *values
+        f"select {_LOCAL_DAY} as local_day, count(*) as count from line where {' and '.join(conditions)} group by 1",
+        *values,
     )
     return {row["local_day"]: row["count"] for row in rows}
 
@@ -166,7 +173,9 @@ def _narrow(wanted: Filter, conditions: list[str], values: list[Any]) -> None:
 async def find_arrival(connection: Connection, payment_id: UUID) -> Arrival | None:
     """Tell when a payment's line appeared, if it did."""
     row = await connection.fetchrow(
-        "select status, occurred_at, projected_at from line where payment_id = $1", payment_id
+        f"select status, {_OCCURRED_AT}, {_SHOWN_DAYS.format('projected_at')} as projected_at"
+        " from line where payment_id = $1",
+        payment_id,
     )
     return Arrival(**row) if row else None
 
