@@ -408,6 +408,23 @@ async def test_statement_0004_lets_a_statement_take_back_what_it_wrote(postgres:
         assert await connection.fetchval("select next_offset from position") == 7
 
 
+async def test_statement_0005_has_letters_of_before_undecided(postgres: EmbeddedPostgres) -> None:
+    async with migrated(postgres, "statement", 4) as statement:
+        await add_letter(statement, 1)
+
+        await apply(statement, "statement", 5)
+
+        letter = await statement.fetchrow('select "offset", dismissed_at, dismissed_because from dead_letter')
+        of_search = "insert into search_letter values ('t', 0, 1, 'why', '', '', '{}', now())"
+        await statement.execute(of_search)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await statement.execute(of_search)
+        decided = await statement.fetchrow("select replayed_at, dismissed_at, dismissed_because from search_letter")
+
+    assert tuple(letter or ()) == (1, None, None)
+    assert tuple(decided or ()) == (None, None, None)
+
+
 async def test_log_0001_has_twelve_partitions_of_each_topic_and_nothing_on_them(postgres: EmbeddedPostgres) -> None:
     async with migrated(postgres, "log", 0) as log:
         await apply(log, "log", 1)

@@ -11,5 +11,6 @@ METRICS: Final = (
     gauge("proof_seconds", "time that the last proof took"),
     gauge("proof_timestamp_seconds", "when the last proof ended"),
     gauge("proof_lag_events", "events that were on their way at the last proof"),
+    gauge("proof_oldest_under_way_seconds", "age of the oldest event told of and not on the statement, by the proof"),
     gauge("database_bytes", "size of a database on disk", "database"),
 )

@@ -27,14 +27,18 @@ def list_dead_letters(as_json: bool) -> None:
         data(found)
         return
     for one in found:
-        state = "applied since" if one["replayed_at"] else one["reason"]
+        dismissed = f"dismissed: {one['dismissed_because']}" if one["dismissed_at"] else ""
+        state = "applied since" if one["replayed_at"] else dismissed or one["reason"]
         click.echo(f"{one['at']}  {one['origin']:<32} {one['reader']:<10} {state}")
-    talk(f"{len(found)} records were put aside")
+    applied = sum(one["replayed_at"] is not None for one in found)
+    dismissed_count = sum(one["dismissed_at"] is not None and one["replayed_at"] is None for one in found)
+    waiting = len(found) - applied - dismissed_count
+    talk(f"{len(found)} records were put aside: {waiting} wait, {applied} applied since, {dismissed_count} dismissed")
 
 
 @dead_letter.command()
 @click.argument("origin", nargs=-1)
-@click.option("--all", "whole", is_flag=True, help="All that were never applied.")
+@click.option("--all", "whole", is_flag=True, help="All that were neither applied nor dismissed.")
 @answering
 def replay(origin: tuple[str, ...], whole: bool) -> None:
     """Read records again that were put aside, by their ORIGIN (topic/partition/offset); exit 0 only if all apply."""
@@ -46,3 +50,15 @@ def replay(origin: tuple[str, ...], whole: bool) -> None:
     for one in done:
         click.echo(f"{one.origin}: {one.outcome}")
     raise SystemExit(0 if all(one.is_applied for one in done) else 1)
+
+
+@dead_letter.command()
+@click.argument("origin", nargs=-1, required=True)
+@click.option("--because", required=True, help="Why nobody needs to read them; kept with them.")
+@answering
+def dismiss(origin: tuple[str, ...], because: str) -> None:
+    """Decide that records will never be read, by their ORIGIN (topic/partition/offset). They are kept and listed."""
+    from codebank.operate.dead_letters import dismiss_dead_letters
+
+    count = asyncio.run(dismiss_dead_letters(found_settings(), origin, because))
+    talk(f"{count} dismissed")

@@ -71,6 +71,14 @@ class DeadLetter:
     at: datetime
     #: None while it still cannot be read.
     replayed_at: datetime | None = None
+    #: When somebody decided that it never will be, and why.
+    dismissed_at: datetime | None = None
+    dismissed_because: str = ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing was decided about it yet."""
+        return self.replayed_at is None and self.dismissed_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ async def ship_dead_letters(pool: asyncpg.Pool, log: EventLog) -> int:
             return 0
         try:
             waiting = await store.read_waiting(connection, _BATCH)
-            await _append_missing(log, [_of_row(row) for row in waiting])
+            await _append_missing(log, [letter_of_row(row) for row in waiting])
             await store.mark_shipped(connection, waiting)
         finally:
             await connection.execute("select pg_advisory_unlock($1)", _SHIPPING)
@@ -137,39 +145,48 @@ async def _append_missing(log: EventLog, waiting: Sequence[DeadLetter]) -> None:
         await writer.close()
 
 
-def _of_row(row: asyncpg.Record) -> DeadLetter:
+def letter_of_row(row: asyncpg.Record, reader: str = STATEMENT_GROUP) -> DeadLetter:
+    """Make a dead letter of what is kept of one."""
     return DeadLetter(
         Origin(row["topic"], row["partition"], row["offset"]),
-        STATEMENT_GROUP,
+        reader,
         row["reason"],
         row["key"],
         row["value"],
         row["headers"],
         row["at"],
         row["replayed_at"],
+        row["dismissed_at"],
+        row["dismissed_because"] or "",
     )
 
 
 async def read_dead_letters(pool: asyncpg.Pool) -> list[DeadLetter]:
     """Read the statement's dead letters, the oldest first."""
     async with pool.acquire() as connection:
-        return [_of_row(row) for row in await store.read_all(connection)]
+        return [letter_of_row(row) for row in await store.read_all(connection)]
 
 
 async def replay(pool: asyncpg.Pool, origins: Sequence[Origin] | None) -> list[Replay]:
-    """Read records again, all that were never applied where none is named; apply those that can be read now.
+    """Read records again, all that wait where none is named; apply those that can be read now.
 
     Those of an account are applied in the order in which they lie on the log. Raises LookupError for an origin at which
     nothing was put aside.
     """
     known = {dead.origin: dead for dead in await read_dead_letters(pool)}
     if origins is None:
-        origins = [origin for origin, dead in known.items() if dead.replayed_at is None]
+        origins = [origin for origin, dead in known.items() if dead.is_waiting]
     for origin in origins:
         if origin not in known:
             raise LookupError(f"no record at {origin} was put aside")
     in_order = sorted(origins, key=lambda origin: (origin.topic, origin.partition, origin.offset))
     return [Replay(origin, await _replay(pool, known[origin])) for origin in in_order]
+
+
+async def dismiss_letter(pool: asyncpg.Pool, origin: Origin, because: str) -> None:
+    """Decide that a record of the statement's will never be applied."""
+    async with pool.acquire() as connection:
+        await store.dismiss(connection, origin.topic, origin.partition, origin.offset, because)
 
 
 async def _replay(pool: asyncpg.Pool, dead: DeadLetter) -> str:

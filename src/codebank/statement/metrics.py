@@ -13,7 +13,10 @@ PROJECTOR_METRICS: Final = (
     seconds("projector_delay", "time from the bank's commit to the line"),
     seconds("projector_batch", "time of storing what one read gave"),
     counter("dead_letters", "records put aside because nobody could read them"),
-    gauge("dead_letters_waiting", "records put aside and not applied since"),
+    gauge("projector_positions_beyond", "partitions read further than the log goes"),
+    gauge("dead_letters_waiting", "records put aside, neither applied since nor dismissed"),
+    gauge("search_dead_letters_waiting", "records that the search could not index, about which nothing was decided"),
+    gauge("dead_letters_dismissed", "records put aside that somebody decided never to read"),
 )
 PAGES_METRICS: Final = (
     gauge("open_pages", "streams to open statement pages, one for a browser"),

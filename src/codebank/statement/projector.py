@@ -18,7 +18,7 @@ from uuid import UUID
 
 import asyncpg
 
-from codebank.eventlog.log import LOG_ERRORS, EventLog, Fenced, Reader, Record
+from codebank.eventlog.log import LOG_ERRORS, PARTITIONS, EventLog, Fenced, LogUnavailable, Reader, Record
 from codebank.events import EVENT_TYPES, PAYMENTS_TOPIC, STATEMENT_GROUP
 from codebank.runtime.process import background, pause
 from codebank.runtime.watch.telemetry import Telemetry, fields
@@ -31,7 +31,9 @@ from codebank.statement.applying import (
     apply_records,
 )
 from codebank.statement.dead_letters import ship_dead_letters
-from codebank.statement.store import dead_letters
+from codebank.statement.lag import Lag
+from codebank.statement.search_letters import gather_search_letters
+from codebank.statement.store import dead_letters, search_letters
 from codebank.statement.store import projecting as store
 from codebank.wire import TRACE_HEADER, utc_now
 
@@ -57,6 +59,12 @@ class Projector:
     batch_max: int = 500
     #: Partition → nothing that is not stored yet is older.
     _whole_until: dict[int, datetime] = field(default_factory=dict, init=False)
+    _lag: Lag = field(init=False)
+    #: Partitions of which it was said that their position is past the log's end.
+    _beyond: set[int] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = Lag(self._whole_until)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until asked to stop; what was read but not stored is read again by whoever comes next."""
@@ -203,6 +211,7 @@ class Projector:
             try:
                 await self._report_lag(reader)
                 await ship_dead_letters(self.pool, self.log)
+                await self._report_letters()
                 self.telemetry.ready.note("report", does=True)
             except Fenced as error:
                 log.debug("another projector ships: %s", error)
@@ -212,24 +221,45 @@ class Projector:
             await asyncio.sleep(_REPORT_SECONDS)
 
     async def _report_lag(self, reader: Reader) -> None:
+        """Tell of every partition, whoever reads it: one that nobody reads is behind like any other."""
         assigned = reader.assigned
-        ends = await self.log.ends(PAYMENTS_TOPIC)
-        kept = await self._kept(assigned)
-        behind = {partition: end - kept.get(partition, 0) for partition, end in ends.items()}
-        now = utc_now()
-        for partition in ends:
-            # Of a partition that another member reads, that one tells.
-            lag = max(0, behind[partition]) if partition in assigned else 0
-            # Ahead of now: the clock was set back. The lag counts from here, not from then.
-            whole_until = min(self._whole_until.get(partition, now), now) if lag else now
-            self._whole_until[partition] = whole_until
-            self.telemetry.gauge("codebank_projector_lag_events", str(partition)).set(lag)
-            age_seconds = (now - whole_until).total_seconds()
-            self.telemetry.gauge("codebank_projector_lag_seconds", str(partition)).set(age_seconds)
+        kept = await self._kept(range(PARTITIONS))
         async with self.pool.acquire() as connection:
-            await store.mark_caught_up(connection, [one for one in assigned if behind.get(one, 1) <= 0])
+            caught_up = await store.read_caught_up(connection)
+        # After the positions, which are never ahead of it then.
+        ends = await self.log.ends(PAYMENTS_TOPIC)
+        found = self._lag.look(ends, kept, assigned, caught_up, utc_now())
+        for partition, one in found.items():
+            self.telemetry.gauge("codebank_projector_lag_events", str(partition)).set(one.events)
+            self.telemetry.gauge("codebank_projector_lag_seconds", str(partition)).set(one.age_seconds)
+        self._report_beyond([partition for partition, one in found.items() if one.is_beyond], kept, ends)
+        async with self.pool.acquire() as connection:
+            whole = [one for one in assigned if one in ends and kept.get(one, 0) == ends[one]]
+            await store.mark_caught_up(connection, whole)
+
+    def _report_beyond(self, beyond: Sequence[int], kept: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        for partition in set(beyond) - self._beyond:
+            log.error(
+                "the statement has read further than the log goes: was the topic made anew?",
+                extra=fields(partition=partition, position=kept[partition], end=ends[partition]),
+            )
+        self._beyond = set(beyond)
+        self.telemetry.gauge("codebank_projector_positions_beyond").set(len(beyond))
+        self.telemetry.ready.note("positions", does=not beyond)
+
+    async def _report_letters(self) -> None:
+        try:
+            await gather_search_letters(self.pool, self.log)
+        except LogUnavailable as error:
+            # Letters of the search hinder no line.
+            log.warning("letters of the search are not counted: %s", error)
+        async with self.pool.acquire() as connection:
             waiting = await dead_letters.count_waiting(connection)
+            of_search = await search_letters.count_waiting(connection)
+            dismissed = await dead_letters.count_dismissed(connection)
         self.telemetry.gauge("codebank_dead_letters_waiting").set(waiting)
+        self.telemetry.gauge("codebank_search_dead_letters_waiting").set(of_search)
+        self.telemetry.gauge("codebank_dead_letters_dismissed").set(dismissed)
 
 
 def _move(records: Sequence[Record]) -> store.Move:

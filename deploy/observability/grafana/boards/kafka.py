@@ -74,9 +74,9 @@ def _now(made: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Dead letters",
-                "Records put aside that nobody has replayed.",
+                "Records put aside, by the statement or the search, about which nobody has decided.",
                 "short",
-                "max(codebank_dead_letters_waiting)",
+                "max(codebank_dead_letters_waiting) + max(codebank_search_dead_letters_waiting)",
                 limits=(1, 1),
                 runbook="dead-letters-wait",
             )
@@ -210,9 +210,11 @@ def _letters(made: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Waiting",
-                "Put aside and not replayed.",
+                "Put aside and neither replayed nor dismissed; beside it, what was dismissed.",
                 "short",
-                ("max(codebank_dead_letters_waiting)", "waiting"),
+                ("max(codebank_dead_letters_waiting)", "statement"),
+                ("max(codebank_search_dead_letters_waiting)", "search"),
+                ("max(codebank_dead_letters_dismissed)", "dismissed"),
                 width=12,
                 limits=(1, 1),
                 runbook="dead-letters-wait",

@@ -24,6 +24,7 @@ from codebank.audit.control.journey import Journey, bars_of
 from codebank.audit.control.journey_reader import JourneyReader
 from codebank.audit.control.naming import Naming
 from codebank.audit.control.rates import Rates, count_text, rate_text
+from codebank.audit.control.under_way import oldest_under_way
 from codebank.audit.proof.prove import prove
 from codebank.audit.proof.reconcile import DIFFERENCES_SHOWN, Difference, Proof
 from codebank.audit.store.sides import SIDE_ERRORS, Sides, database_sizes
@@ -96,6 +97,8 @@ class ControlRoom:
                 self._fresh_until_seconds = int(time.monotonic()) + _FRESH_SECONDS
                 self.telemetry.gauge("codebank_proof_seconds").set(time.perf_counter() - started)
                 self._show(self._proof, self._proved_at)
+                oldest_seconds = await oldest_under_way(self.sides, utc_now())
+                self.telemetry.gauge("codebank_proof_oldest_under_way_seconds").set(oldest_seconds)
                 for database, size in (await database_sizes(self.sides)).items():
                     self.telemetry.gauge("codebank_database_bytes", database).set(size)
                 pause_seconds = pause_after(time.perf_counter() - started)

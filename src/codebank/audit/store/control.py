@@ -39,6 +39,12 @@ async def read_backlog(bank: asyncpg.Pool) -> asyncpg.Record:
     return row
 
 
+async def read_waiting_since(bank: asyncpg.Pool) -> datetime | None:
+    """Tell since when the oldest event waits to be shipped; None where none does."""
+    since: datetime | None = await bank.fetchval("select min(created_at) from outbox")
+    return since
+
+
 async def count_statement(statement: asyncpg.Pool) -> asyncpg.Record:
     """Count the statement's lines, the records it put aside, and the events it has applied."""
     row = await statement.fetchrow(

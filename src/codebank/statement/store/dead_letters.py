@@ -79,9 +79,32 @@ async def read_waiting(connection: Connection, max_rows: int) -> list[asyncpg.Re
 
 
 async def count_waiting(connection: Connection) -> int:
-    """Count the dead letters whose record was never applied."""
-    count: int = await connection.fetchval("select count(*) from dead_letter where replayed_at is null")
+    """Count the dead letters about which nothing was decided yet: neither applied since, nor dismissed."""
+    count: int = await connection.fetchval(
+        "select count(*) from dead_letter where replayed_at is null and dismissed_at is null"
+    )
     return count
+
+
+async def count_dismissed(connection: Connection) -> int:
+    """Count the letters that somebody dismissed, those of the search too."""
+    count: int = await connection.fetchval(
+        "select (select count(*) from dead_letter where dismissed_at is not null and replayed_at is null)"
+        " + (select count(*) from search_letter where dismissed_at is not null and replayed_at is null)"
+    )
+    return count
+
+
+async def dismiss(connection: Connection, topic: str, partition: int, offset: int, because: str) -> None:
+    """Remember that nobody will apply a record, and why: it excuses its number as before."""
+    await connection.execute(
+        "update dead_letter set dismissed_at = now(), dismissed_because = $4"
+        ' where topic = $1 and partition = $2 and "offset" = $3',
+        topic,
+        partition,
+        offset,
+        because,
+    )
 
 
 async def mark_shipped(connection: Connection, rows: Sequence[asyncpg.Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -227,7 +228,10 @@ async def forget(connection: Connection, topic: str, partition: int, account_ids
     )
     await connection.execute("delete from line where account_id = any($1)", account_ids)
     await connection.execute("delete from account where account_id = any($1)", account_ids)
-    await connection.execute("delete from dead_letter where topic = $1 and partition = $2", topic, partition)
+    # What somebody decided about a record stays decided.
+    await connection.execute(
+        "delete from dead_letter where topic = $1 and partition = $2 and dismissed_at is null", topic, partition
+    )
 
 
 async def put_position(connection: Connection, topic: str, partition: int, next_offset: int) -> None:
@@ -245,6 +249,12 @@ async def mark_caught_up(connection: Connection, partitions: Collection[int]) ->
         " on conflict (partition) do update set caught_up_at = excluded.caught_up_at",
         list(partitions),
     )
+
+
+async def read_caught_up(connection: Connection) -> dict[int, datetime]:
+    """Tell when partitions were last seen read to their end."""
+    rows = await connection.fetch("select partition, caught_up_at from freshness")
+    return {row["partition"]: row["caught_up_at"] for row in rows}
 
 
 async def announce(connection: Connection, wakes: Sequence[Wake]) -> None:
