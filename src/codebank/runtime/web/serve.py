@@ -13,6 +13,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from codebank.runtime.listener import open_listener
+
 #: Requests that may wait on one connection behind the one under way; whoever sends more is let go.
 _WAITING_MAX = 100
 
@@ -44,8 +46,6 @@ class _Protocol(HttpToolsProtocol):
             self._under_way.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
-
-from codebank.runtime.listener import open_listener
 
 
 class _Server(uvicorn.Server):
