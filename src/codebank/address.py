@@ -13,6 +13,11 @@ def reached(host: str) -> str:
     return _ITSELF.get(host, host)
 
 
+def known_as(host: str) -> str:
+    """Give the name by which people on the machine reach what it opened on `host`."""
+    return "localhost" if host in _ITSELF or host == "127.0.0.1" else host
+
+
 def place(host: str, port: int) -> str:
     """Write a host and a port as one address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from codebank.address import place, reached
+from codebank.address import known_as, place, reached
 from codebank.errors import Code, CodebankError
 from codebank.folders import default_deploy_folder, default_state_folder, socket_folder
 from codebank.variable import (
@@ -238,8 +238,7 @@ class Settings:
 
     def shown(self, port: int) -> str:
         """Give the address of one of this machine's ports as people are told it."""
-        host = self.own_host()
-        return place("localhost" if host == "127.0.0.1" else host, port)
+        return place(known_as(self.host), port)
 
     def checkout_home(self) -> str:
         """Give the shop's public address."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Collection
+from html import unescape
 
 import pytest
 
@@ -298,7 +299,9 @@ async def test_a_push_keeps_whatever_the_page_had_asked_for(site: Site, query: s
     site.story.declined(4_242)
     await site.show(4)
 
-    async with listening(site, after=5, query=query) as events:
+    page = (await site.ana.get(f"/?{query}")).text
+    address = unescape(re.findall(r'data-live-url="/live[?]([^"]*)"', page)[0])
+    async with listening(site, after=5, query=f"&{address}") as events:
         await site.tell()
         _, _, html = await anext(events)
 

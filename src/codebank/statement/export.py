@@ -33,6 +33,8 @@ _MARKS: Final = {"pt": (";", ","), "en": (",", ".")}
 _BYTE_ORDER_MARK: Final = "\ufeff"
 #: Between cells somewhere: a file goes to lands that split where its own does not.
 _SEPARATORS: Final = re.compile("([,;|])")
+#: Control characters, and what else ends a line somewhere.
+_BREAKS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: What begins so is run as a formula (OWASP, CSV injection); also in its full-width, small and raised forms.
 _FORMULA_STARTS: Final = "=+-@\N{MINUS SIGN}"
 
@@ -80,7 +82,7 @@ class Sheet:
 
 def safe_cell(text: str) -> str:
     """Write a text so that no spreadsheet takes it, or what it makes a cell of, for a formula."""
-    shown = "".join(" " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text)
+    shown = _BREAKS.sub(" ", text)
     return "".join(f"'{piece}" if _would_run(piece) else piece for piece in _SEPARATORS.split(shown))
 
 

@@ -101,7 +101,7 @@
 
   const fetchChanges = async () => {
     const answer = await fetch(`${changesUrl}&after=${last}`, {
-      headers: { accept: "application/json" }, signal: AbortSignal.timeout(beatMs),
+      headers: { accept: "application/json" }, signal: AbortSignal.timeout?.(beatMs),
     });
     if (answer.status === 401) return end();
     if (!answer.ok) throw new Error(String(answer.status));
