@@ -196,7 +196,7 @@ async def test_a_page_that_is_opened_anew_in_another_language_keeps_what_was_typ
     # A window keeps its name: it tells what was stored.
     await page.evaluate(
         "const store = Storage.prototype.setItem;"
-        "Storage.prototype.setItem = function (name, text) { window.name = text; store.call(this, name, text) }"
+        "Storage.prototype.setItem = function (name, text) { window.name = text; store.call(this, name, text) }; 0"
     )
     await page.click(".switches [name=language]")
     await page.wait_for_selector("html[lang='pt-BR']")

@@ -32,7 +32,7 @@ BUTTONS = {
     "try_again_later": ("Espere alguns minutos", "Tentar de novo", "/payment"),
     "shop": ("O problema não é o seu cartão", "Voltar ao carrinho", "/basket"),
     "same_card": ("com o mesmo cartão", "com o mesmo cartão", "/payment"),
-    "other": ("Tente de novo mais tarde", "Tentar de novo", "/payment"),
+    "other": ("Use outro cartão ou fale com o banco", "Usar outro cartão", "/payment"),
 }
 
 
@@ -124,6 +124,12 @@ def test_of_a_reason_without_words_the_banks_advice_counts(advice: str | None, w
 
     assert refusal is not None
     assert refusal.advice == f"order.advice_{way}"
+
+
+def test_of_advice_without_words_nothing_is_made_even_where_the_reason_has_some() -> None:
+    refusal = seen(declined(DeclineCode.TOO_MANY_ATTEMPTS, "advice_9")).refusal
+
+    assert refusal == Refusal("decline.too_many_attempts", "order.advice_other", "order.again_other")
 
 
 @pytest.mark.parametrize("code", [DeclineCode.INVALID_NUMBER, DeclineCode.WRONG_CVV, DeclineCode.WRONG_EXPIRY])

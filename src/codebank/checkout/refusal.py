@@ -45,12 +45,14 @@ _REFUSALS: Final[Mapping[str, Refusal]] = {
 CARD_DATA: Final = "card_data"
 _CARD_DATA: Final = Refusal("order.reason_card_data", "order.advice_fix_the_data", "order.again_fix_the_data")
 _GUESSED: Final = frozenset({DeclineCode.INVALID_NUMBER, DeclineCode.WRONG_CVV, DeclineCode.WRONG_EXPIRY})
-#: Of a reason that has no words here: what the bank advises, or what is right whatever it was.
+#: Of a reason that has no words here: what the bank advises.
 _WAYS: Final[Mapping[str | None, str]] = {
     Advice.FIX_THE_DATA: "fix_the_data",
     Advice.TRY_AGAIN_LATER: "try_again_later",
     Advice.DO_NOT_TRY_AGAIN: "other_card",
 }
+#: Of advice that has no words here: what is right whatever it was.
+_OTHER: Final = ("order.advice_other", "order.again_other")
 
 
 def public_code(code: str, *, tells_all: bool) -> str:
@@ -61,9 +63,11 @@ def public_code(code: str, *, tells_all: bool) -> str:
 def refusal_of(code: str, advice: str | None, *, tells_all: bool) -> Refusal:
     """Give the words for a decline, whatever its code."""
     shown = public_code(code, tells_all=tells_all)
-    if shown == CARD_DATA:
-        return _CARD_DATA
-    if shown in _REFUSALS:
-        return _REFUSALS[shown]
-    way = _WAYS.get(advice, "other")
-    return Refusal("order.reason_declined", f"order.advice_{way}", f"order.again_{way}")
+    known = _CARD_DATA if shown == CARD_DATA else _REFUSALS.get(shown)
+    reason = known.reason if known else "order.reason_declined"
+    if advice is not None and advice not in _WAYS:
+        return Refusal(reason, *_OTHER)
+    if known is None:
+        way = _WAYS.get(advice)
+        return Refusal(reason, f"order.advice_{way}", f"order.again_{way}") if way else Refusal(reason, *_OTHER)
+    return known
