@@ -22,6 +22,8 @@ async def open_log(
         from codebank.eventlog.kafka.log import KafkaLog
 
         kafka = KafkaLog(settings)
+        if telemetry is not None:
+            telemetry.live_while(kafka.lanes.move)
         try:
             yield kafka
         finally:

@@ -1,14 +1,11 @@
-"""What every Kafka client of ours has in common: how it connects, and how its blocking calls meet the event loop."""
+"""What every Kafka client of ours has in common: how it connects, and what its errors mean."""
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ClusterMetadata, PartitionMetadata
@@ -18,7 +15,6 @@ from codebank.settings import Settings
 
 log = logging.getLogger(__name__)
 _client_log = logging.getLogger(f"{__name__}.librdkafka")
-Result = TypeVar("Result")
 
 #: A blocking call takes no longer, so that a client can be given up at any moment.
 SLICE_SECONDS: Final = 1.0
@@ -71,41 +67,6 @@ _client_log.addFilter(_SayOnce())
 
 def _note(error: KafkaError) -> None:
     log.debug("the Kafka client says: %s", error)
-
-
-class Lane:
-    """The one thread on which a client is used; calls come one after another."""
-
-    def __init__(self, name: str) -> None:
-        self.is_closed = False
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"kafka-{name}")
-
-    async def run(self, function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """Carry a blocking call out. Raises LogUnavailable for whatever the brokers or the client say."""
-        try:
-            return await self.try_run(function, *arguments, **named)
-        except KafkaException as error:
-            raise unavailable(error) from error
-
-    async def try_run(self, function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """Carry a blocking call out, and let the client's own errors through."""
-        call = functools.partial(function, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-    async def run_patiently(self, function: Callable[[float], Result]) -> Result:
-        """Carry out a call that may be repeated, in slices, until it is done or patience ends."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        while True:
-            try:
-                return await self.try_run(function, SLICE_SECONDS)
-            except KafkaException as error:
-                if not cause_of(error).retriable() or asyncio.get_running_loop().time() > deadline:
-                    raise
-
-    def close(self) -> None:
-        """Let the thread end when its last call is over."""
-        self.is_closed = True
-        self._executor.shutdown(wait=False)
 
 
 def places_of(metadata: ClusterMetadata, topic: str) -> Mapping[int, PartitionMetadata]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from codebank.eventlog.kafka.client import ANSWER_SECONDS, Lane, places_of
+from codebank.eventlog.kafka.client import ANSWER_SECONDS, places_of
+from codebank.eventlog.kafka.lane import Lane
 from codebank.eventlog.log import Member
 
 #: Of the kinds of groups that Kafka keeps, the one whose members share partitions out.
@@ -29,23 +30,23 @@ class Groups:
 
     connection: Mapping[str, Any]
     admin: AdminClient
-    _lane: Lane = field(default_factory=lambda: Lane("groups"))
+    lane: Lane
     #: Group → a client that bears its name and never joins it.
     _observers: dict[str, Consumer] = field(default_factory=dict)
 
     async def members(self, topic: str) -> list[Member]:
         """Tell who reads what of a topic."""
-        return await self._lane.run(self._members, topic)
+        return await self.lane.run(self._members, topic)
 
     async def committed(self, topic: str, group: str) -> dict[int, int]:
         """Tell how far a group came in each partition where it came anywhere."""
-        return await self._lane.run(self._committed, topic, group)
+        return await self.lane.run(self._committed, topic, group)
 
     async def close(self) -> None:
         """Let the clients go."""
         for observer in self._observers.values():
-            await self._lane.try_run(observer.close)
-        self._lane.close()
+            await self.lane.try_run(observer.close)
+        self.lane.close()
 
     def _members(self, topic: str) -> list[Member]:
         found = []

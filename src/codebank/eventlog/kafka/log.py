@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka.admin import AdminClient
 
-from codebank.eventlog.kafka.client import ANSWER_SECONDS, Lane, connection_of, places_of
+from codebank.eventlog.kafka.client import ANSWER_SECONDS, connection_of, places_of
 from codebank.eventlog.kafka.groups import Groups
+from codebank.eventlog.kafka.lane import Lane, Lanes
 from codebank.eventlog.kafka.looker import Looker
 from codebank.eventlog.kafka.reader import KafkaReader, Silence
 from codebank.eventlog.kafka.writer import KafkaWriter
 from codebank.eventlog.log import Broker, Layout, Member, PartitionPlace, Positions, Record
 from codebank.settings import Settings
+
+#: Calls of readers and writers wait a second for records, ten for positions, and to leave a group: not longer.
+_MEMBER_STUCK_SECONDS: Final = 30
 
 
 @dataclass
@@ -23,6 +27,8 @@ class KafkaLog:
 
     settings: Settings
     silence: Silence = field(default_factory=Silence)
+    #: Its threads; whoever is asked whether the process lives asks them too.
+    lanes: Lanes = field(default_factory=Lanes)
     _connection: dict[str, Any] = field(init=False)
     _looker: Looker = field(init=False)
     _admin: AdminClient = field(init=False)
@@ -31,13 +37,14 @@ class KafkaLog:
 
     def __post_init__(self) -> None:
         self._connection = connection_of(self.settings)
-        self._looker = Looker(self._connection)
+        self._looker = Looker(self._connection, self.lanes.open("looker"))
         self._admin = AdminClient(dict(self._connection))
-        self._lane = Lane("admin")
-        self._groups = Groups(self._connection, self._admin)
+        self._lane = self.lanes.open("admin")
+        self._groups = Groups(self._connection, self._admin, self.lanes.open("groups"))
 
     async def open_writer(self, topic: str) -> KafkaWriter:
-        writer = KafkaWriter(self._connection, topic, self._looker)
+        lane = self.lanes.open("writer", _MEMBER_STUCK_SECONDS)
+        writer = KafkaWriter(self._connection, topic, self._looker, lane)
         try:
             await writer.open()
         except BaseException:
@@ -46,7 +53,8 @@ class KafkaLog:
         return writer
 
     async def open_reader(self, topic: str, group: str, member: str, positions: Positions) -> KafkaReader:
-        return KafkaReader(self._connection, topic, group, member, positions, self.silence)
+        lane = self.lanes.open("reader", _MEMBER_STUCK_SECONDS)
+        return KafkaReader(self._connection, topic, group, member, positions, self.silence, lane)
 
     async def ends(self, topic: str, *, settled: bool = False) -> dict[int, int]:
         return await self._looker.ends(topic, settled=settled)

@@ -6,18 +6,22 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from codebank.eventlog.kafka.client import ANSWER_SECONDS, PATIENCE_SECONDS, Lane, places_of, unavailable
+from codebank.eventlog.kafka.client import ANSWER_SECONDS, PATIENCE_SECONDS, places_of, unavailable
+from codebank.eventlog.kafka.lane import Lane
 from codebank.eventlog.log import LogUnavailable, Record
 
 #: A committed transaction leaves one mark behind its last record of a partition; an undone one leaves more.
 _MARKS: Final = 2
 _POLL_SECONDS: Final = 0.1
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+#: Early enough for a clock of any zone.
+_LAST_MOMENT: Final = datetime(9999, 12, 30, tzinfo=UTC)
 _SETTLE_SECONDS: Final = 0.005
 
 
@@ -37,8 +41,16 @@ def record_of(message: Message, follows: int) -> Record:
         key=message.key() or b"",
         value=message.value() or b"",
         headers=headers,
-        appended_at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        appended_at=_moment(message.timestamp()[1]),
     )
+
+
+def _moment(milliseconds: int) -> datetime:
+    """Give the moment that a record tells; one beyond any calendar, which its writer may set, is the nearest on it."""
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return _LAST_MOMENT if milliseconds > 0 else _EPOCH
 
 
 def _text(value: str | bytes | None) -> str:
@@ -52,7 +64,7 @@ class Looker:
     """One consumer that belongs to no group, moved to wherever somebody wants to look."""
 
     connection: Mapping[str, Any]
-    _lane: Lane = field(init=False)
+    lane: Lane
     _consumer: Consumer = field(init=False)
     _admin: AdminClient = field(init=False)
     #: Where the last scan ended: going on from there costs nothing.
@@ -63,7 +75,6 @@ class Looker:
     _lows: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._lane = Lane("looker")
         self._admin = AdminClient(dict(self.connection))
         self._consumer = Consumer(
             {
@@ -88,7 +99,7 @@ class Looker:
         """Give the offset after the last record of every partition."""
         if settled:
             await self._settle(topic)
-        return await self._lane.run(self._ends_of, topic)
+        return await self.lane.run(self._ends_of, topic)
 
     async def _settle(self, topic: str) -> None:
         """Wait until every transaction that is open now has ended, for as long as a change of leaders takes.
@@ -96,11 +107,11 @@ class Looker:
         A commit is acknowledged before its marks are written, so what was acknowledged may lie behind an open end for
         a moment. One that stays open longer was never acknowledged: whoever wrote it is dead.
         """
-        high = await self._lane.run(self._marks, topic, OffsetSpec.latest, IsolationLevel.READ_UNCOMMITTED)
+        high = await self.lane.run(self._marks, topic, OffsetSpec.latest, IsolationLevel.READ_UNCOMMITTED)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE_SECONDS
         while loop.time() < deadline:
-            stable = await self._lane.run(self._marks, topic, OffsetSpec.latest)
+            stable = await self.lane.run(self._marks, topic, OffsetSpec.latest)
             if all(stable.get(number, 0) >= mark for number, mark in high.items()):
                 return
             await asyncio.sleep(_SETTLE_SECONDS)
@@ -108,16 +119,16 @@ class Looker:
     async def tail(self, topic: str, count: int) -> list[Record]:
         """Give the last `count` records of every partition."""
         await self._settle(topic)
-        return await self._lane.run(self._tail_of, topic, count)
+        return await self.lane.run(self._tail_of, topic, count)
 
     async def scan(self, topic: str, partition: int, from_offset: int, max_records: int) -> list[Record]:
         """Give records of one partition."""
-        return await self._lane.run(self._scan, topic, partition, from_offset, max_records)
+        return await self.lane.run(self._scan, topic, partition, from_offset, max_records)
 
     async def close(self) -> None:
         """Let the consumer go."""
-        await self._lane.try_run(self._consumer.close)
-        self._lane.close()
+        await self.lane.try_run(self._consumer.close)
+        self.lane.close()
 
     def _marks(
         self,

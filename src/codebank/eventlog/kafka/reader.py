@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from codebank.eventlog.kafka.client import SLICE_SECONDS, Lane, cause_of, unavailable
+from codebank.eventlog.kafka.client import SLICE_SECONDS, cause_of, unavailable
+from codebank.eventlog.kafka.lane import Lane
 from codebank.eventlog.kafka.looker import record_of
 from codebank.eventlog.log import LogUnavailable, Positions, Record
 
@@ -48,11 +49,12 @@ class KafkaReader:
         member: str,
         positions: Positions,
         silence: Silence,
+        lane: Lane,
     ) -> None:
         self._config = _config(connection, group, member, silence)
         self._topic = topic
         self._positions = positions
-        self._lane = Lane("reader")
+        self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._consumer: Consumer | None = None
         self._next: dict[int, int] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from codebank.errors import Code, CodebankError
-from codebank.eventlog.kafka.client import ANSWER_SECONDS, cause_of, connection_of, places_of
+from codebank.eventlog.kafka.client import ANSWER_SECONDS, cause_of, connection_of
 from codebank.eventlog.log import PARTITIONS
 from codebank.events import DEAD_LETTERS_TOPIC, PAYMENTS_TOPIC, SEARCH_DEAD_LETTERS_TOPIC
 from codebank.settings import Settings
@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 TOPICS: Final = {PAYMENTS_TOPIC: PARTITIONS, DEAD_LETTERS_TOPIC: PARTITIONS, SEARCH_DEAD_LETTERS_TOPIC: 1}
 #: How long brokers may take to hear of what others know.
 _AGREEMENT_SECONDS: Final = ANSWER_SECONDS * 2
+#: What is said so often in a row, with a pause in between, is believed.
+_SAID_ALIKE: Final = 3
+_ASK_AGAIN_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +86,82 @@ def _with_admin(function: Callable[[AdminClient, Settings], Result], settings: S
 
 
 def _prepare(admin: AdminClient, settings: Settings) -> list[TopicReport]:
+    cluster = Cluster(admin, connection_of(settings))
     deadline = time.monotonic() + 2 * _AGREEMENT_SECONDS
     made: set[str] = set()
-    while True:
-        # Brokers hear of a topic's end or beginning at different moments: what one of them lacks is asked for again.
-        existing = admin.list_topics(timeout=_AGREEMENT_SECONDS).topics
-        missing = [topic for topic in TOPICS if topic not in existing]
+    while missing := [topic for topic in TOPICS if topic not in (told := cluster.agreed())]:
         made |= _create(admin, settings, missing)
-        if not missing and all(_is_led(existing[topic], TOPICS[topic]) for topic in TOPICS):
-            return [_check(admin, settings, topic, created=topic in made) for topic in TOPICS]
         if time.monotonic() > deadline:
-            raise CodebankError(Code.UNAVAILABLE, "Kafka's topics have partitions without a leader")
-        time.sleep(0.1)
+            raise CodebankError(Code.UNAVAILABLE, f"Kafka made {', '.join(missing)} and does not know of it")
+    return [_check(admin, settings, topic, told[topic], created=topic in made) for topic in TOPICS]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a broker says of a topic."""
+
+    partitions: int
+    replicas: int
+    #: Whether each partition has a leader, who can take its records.
+    is_led: bool
+
+
+@dataclass
+class Cluster:
+    """Brokers, each of which hears of a topic's end or beginning at another moment."""
+
+    admin: AdminClient
+    connection: Mapping[str, Any]
+    #: Address → a client that speaks to this broker.
+    _asked: dict[str, AdminClient] = field(default_factory=dict)
+
+    def agreed(self) -> Mapping[str, Shape]:
+        """Give the shapes of our topics that there are, once every broker says the same, again and again."""
+        return agreed(self._common_shapes, "Kafka's brokers do not agree on the topics, or partitions have no leader")
+
+    def _common_shapes(self) -> Mapping[str, Shape] | None:
+        """Ask each broker once; None where one does not answer, says something else, or still looks for leaders."""
+        brokers = self.admin.list_topics(timeout=_AGREEMENT_SECONDS).brokers.values()
+        try:
+            told = [self._shapes_of(f"{broker.host}:{broker.port}") for broker in brokers]
+        except KafkaException:
+            return None
+        if not told or any(one != told[0] for one in told[1:]):
+            return None
+        # No waiting mends a wrong shape; a right one that nobody leads will be led.
+        waits = any(not shape.is_led and shape.partitions == TOPICS[topic] for topic, shape in told[0].items())
+        return None if waits else told[0]
+
+    def _shapes_of(self, address: str) -> Mapping[str, Shape]:
+        # A client knows nobody but the broker that it was told of until it needs another: it is that one who answers.
+        if address not in self._asked:
+            self._asked[address] = AdminClient({**self.connection, "bootstrap.servers": address})
+        topics = self._asked[address].list_topics(timeout=ANSWER_SECONDS).topics
+        return {topic: _shape(topics[topic]) for topic in TOPICS if topic in topics and topics[topic].partitions}
+
+
+def _shape(topic: TopicMetadata) -> Shape:
+    places = topic.partitions.values()
+    replicas = max(len(place.replicas) for place in places)
+    return Shape(len(places), replicas, all(place.leader >= 0 for place in places))
+
+
+def agreed(ask: Callable[[], Result | None], trouble: str, *, seconds: float = 2 * _AGREEMENT_SECONDS) -> Result:
+    """Ask until the same was said several times in a row. Raises CodebankError where that does not come about in time.
+
+    None is no answer. The first answers after a change may be of before it, whoever gives them.
+    """
+    deadline = time.monotonic() + seconds
+    last, times = None, 0
+    while True:
+        said = ask()
+        times = times + 1 if said is not None and said == last else 1
+        if said is not None and times >= _SAID_ALIKE:
+            return said
+        last = said
+        if time.monotonic() > deadline:
+            raise CodebankError(Code.UNAVAILABLE, trouble)
+        time.sleep(_ASK_AGAIN_SECONDS)
 
 
 def _create(admin: AdminClient, settings: Settings, topics: list[str]) -> set[str]:
@@ -117,20 +184,12 @@ def _create(admin: AdminClient, settings: Settings, topics: list[str]) -> set[st
     return made
 
 
-def _is_led(topic: TopicMetadata, partitions: int) -> bool:
-    """Tell whether a topic can be used, or has a shape that no waiting mends."""
-    places = topic.partitions.values()
-    return len(places) not in (0, partitions) or (len(places) > 0 and all(place.leader >= 0 for place in places))
-
-
-def _check(admin: AdminClient, settings: Settings, topic: str, *, created: bool) -> TopicReport:
-    places = _patiently(lambda: places_of(admin.list_topics(topic, timeout=ANSWER_SECONDS), topic))
-    replication = len(places[0].replicas)
+def _check(admin: AdminClient, settings: Settings, topic: str, told: Shape, *, created: bool) -> TopicReport:
     wrong = []
-    if len(places) != TOPICS[topic]:
-        wrong.append(f"{len(places)} partitions instead of {TOPICS[topic]}")
-    if replication != settings.kafka_replication:
-        wrong.append(f"{replication} replicas instead of {settings.kafka_replication}")
+    if told.partitions != TOPICS[topic]:
+        wrong.append(f"{told.partitions} partitions instead of {TOPICS[topic]}")
+    if told.replicas != settings.kafka_replication:
+        wrong.append(f"{told.replicas} replicas instead of {settings.kafka_replication}")
     if wrong:
         raise CodebankError(
             Code.FAILED_PRECONDITION,
@@ -139,13 +198,18 @@ def _check(admin: AdminClient, settings: Settings, topic: str, *, created: bool)
         )
     changes = _correct(admin, topic, config_of(settings))
     state = "created" if created else "corrected" if changes else "as it should be"
-    return TopicReport(topic, len(places), replication, state, changes)
+    return TopicReport(topic, told.partitions, told.replicas, state, changes)
 
 
 def _correct(admin: AdminClient, topic: str, wanted: Mapping[str, str]) -> tuple[str, ...]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    found = _patiently(lambda: admin.describe_configs([resource])[resource].result())
-    differing = {name: found[name].value for name, value in wanted.items() if found[name].value != value}
+
+    def ask() -> dict[str, str]:
+        found = _patiently(lambda: admin.describe_configs([resource])[resource].result())
+        return {name: found[name].value for name in wanted}
+
+    found = agreed(ask, f"Kafka's brokers do not agree on the configuration of {topic}")
+    differing = {name: found[name] for name, value in wanted.items() if found[name] != value}
     if differing:
         entries = [ConfigEntry(name, wanted[name], incremental_operation=AlterConfigOpType.SET) for name in differing]
         change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)

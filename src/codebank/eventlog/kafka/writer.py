@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from codebank.eventlog.kafka.client import PATIENCE_SECONDS, Lane, cause_of, unavailable
+from codebank.eventlog.kafka.client import PATIENCE_SECONDS, cause_of, unavailable
+from codebank.eventlog.kafka.lane import Lane
 from codebank.eventlog.kafka.looker import Looker
 from codebank.eventlog.log import Fenced, NewRecord, Record, partition_of
 
@@ -17,10 +18,10 @@ _FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INV
 class KafkaWriter:
     """The one writer of a topic; see `codebank.eventlog.log.Writer` for what it promises."""
 
-    def __init__(self, connection: Mapping[str, Any], topic: str, looker: Looker) -> None:
+    def __init__(self, connection: Mapping[str, Any], topic: str, looker: Looker, lane: Lane) -> None:
         self._topic = topic
         self._looker = looker
-        self._lane = Lane("writer")
+        self._lane = lane
         self._producer = Producer(
             {
                 **connection,

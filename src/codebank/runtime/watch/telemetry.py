@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,6 +66,7 @@ class Telemetry:
         self.has_served = False
         self.tracer: Tracer = OFF
         self._beat_at: float | None = None
+        self._moves: list[Callable[[], bool]] = []
         self._bound: dict[tuple[str, ...], Tally | Gauge | Spread] = {}
         self._made: dict[str, Tallies | Gauge] = {}
         for metric in metrics:
@@ -102,9 +103,14 @@ class Telemetry:
         self.has_served = self.has_served or self.ready.is_set()
         self._beat_at = time.monotonic()
 
+    def live_while(self, moves: Callable[[], bool]) -> None:
+        """Take the process for dead, too, where this says no: what threads beside the event loop do."""
+        self._moves.append(moves)
+
     def is_live(self) -> bool:
-        """Tell whether the event loop turned lately, or has not begun."""
-        return self._beat_at is None or time.monotonic() - self._beat_at < _LIVE_SECONDS
+        """Tell whether the event loop turned lately, or has not begun, and no thread beside it stands still."""
+        turns = self._beat_at is None or time.monotonic() - self._beat_at < _LIVE_SECONDS
+        return turns and all(moves() for moves in self._moves)
 
     def is_ready(self) -> bool:
         """Tell whether the role can be used now."""
