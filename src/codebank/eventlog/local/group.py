@@ -77,11 +77,13 @@ class Group:
         )
         await connection.execute(
             'with dead as (delete from member where topic = $1 and "group" = $2'
-            "  and heard_at < clock_timestamp() - make_interval(secs => $3) returning member)"
+            "  and member <> $4 and heard_at < clock_timestamp() - make_interval(secs => $3) returning member)"
             ' delete from claim where topic = $1 and "group" = $2 and member in (select member from dead)',
             self.topic,
             self.group,
             float(self.timeout_seconds),
+            # It has spoken just now: on a machine under load even that may be long ago.
+            self.member,
         )
 
     async def _settle(self, connection: Connection) -> set[int]:
