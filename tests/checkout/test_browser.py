@@ -129,7 +129,7 @@ async def test_while_the_bank_is_asked_the_page_tells_the_try_and_the_time(page:
     await fill_card(page, TIMEOUT_AFTER_COMMIT)
     await page.click("[data-pay]")
 
-    await page.wait_for_selector("text=/1ª tentativa há [1-3] s/")
+    await page.wait_for_selector("text=/1ª tentativa · há [1-3] s/")
     assert "Sem resposta em 5 s, abrimos a página do pedido" in await page.inner_text("[data-under-way]")
     await page.wait_for_url("**/orders/**")
     times = await page.locator(".timeline .time").all_inner_texts()
@@ -211,12 +211,27 @@ async def test_a_test_card_fills_the_form_by_a_click(page: Page) -> None:
     amex = next(card for card in TEST_CARDS if len(card.cvv) == 4)
     await page.click("details.card summary")
 
-    await page.click(f'[data-fill][data-number="{amex.number}"]')
+    await page.click(f'button:has-text("{amex.number}")')
 
     assert await page.input_value("#number") == "3700 001000 00019"
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/orders/**")
     assert "Pago" in await page.inner_text("h1")
+
+
+@pytest.mark.parametrize("language", ["pt-BR", "en"])
+async def test_the_shops_own_words_fit_the_smallest_phone(system: System, browser: Browser, language: str) -> None:  # noqa: F811
+    context = await browser.new_context(viewport={"width": 320, "height": 640}, locale=language)
+    page = await context.new_page()
+    shop = system.settings.checkout_home()
+    await page.goto(f"{shop}/products/caneca-esmaltada")
+    await page.click(".buy .button")
+    await page.goto(f"{shop}/products/caneca-esmaltada")
+    for path in ("/products/caneca-esmaltada", "/basket?capped", "/payment"):
+        await page.goto(shop + path)
+        await page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+
+        assert await page.evaluate("document.documentElement.scrollWidth") == 320, path
 
 
 async def test_without_scripts_the_last_step_of_an_order_does_not_turn(

@@ -166,7 +166,8 @@ async def test_test_cards_are_offered_to_be_filled_in(browsers: Browsers) -> Non
 
     page = await browser.get("/payment")
 
-    # Hidden until the script that does it is there.
-    assert re.search(
-        rf'<button type="button"[^>]* hidden data-fill data-number="{APPROVED}" data-expiry="12/34"', page.text
+    # The script makes a button of it; without one it is a number to copy.
+    fills = (
+        f'data-fill="Usar {APPROVED}: Aprovado" data-number="{APPROVED}" data-expiry="12/34" data-cvv="123">{APPROVED}'
     )
+    assert f"<code {fills}</code>" in page.text

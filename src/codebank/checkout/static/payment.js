@@ -118,11 +118,14 @@
     }
     field("cvv").addEventListener("focus", () => drawn && drawn.classList.add("flipped"));
     field("cvv").addEventListener("blur", () => drawn && drawn.classList.remove("flipped"));
-    for (const fill of document.querySelectorAll("[data-fill]")) {
-      fill.hidden = false;
+    for (const card of document.querySelectorAll("[data-fill]")) {
+      const fill = Object.assign(document.createElement("button"), { type: "button", className: "test-card" });
+      fill.setAttribute("aria-label", card.dataset.fill);
+      card.replaceWith(fill);
+      fill.append(card);
       fill.addEventListener("click", () => {
         for (const name of Object.keys(wrong)) {
-          field(name).value = fill.dataset[name];
+          field(name).value = card.dataset[name];
           field(name).dispatchEvent(new Event("input"));
         }
         button.focus();
@@ -156,7 +159,7 @@
           tries = (await findOrder().catch(() => null))?.tries || tries;
           if (!sent) return;
           const { first, again, since, next } = state.dataset;
-          say(`${tries === 1 ? first : again.replace("{count}", tries)} ${since.replace("{seconds}", seconds)}`, next);
+          say(`${tries === 1 ? first : again.replace("{count}", tries)} · ${since.replace("{seconds}", seconds)}`, next);
         }
       }
     };
