@@ -232,6 +232,11 @@ async def test_the_shops_own_words_fit_the_smallest_phone(system: System, browse
         await page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
 
         assert await page.evaluate("document.documentElement.scrollWidth") == 320, path
+    await page.goto(f"{shop}/products/caneca-esmaltada")
+    await page.fill("#quantity", "")
+    await page.evaluate("document.querySelector('.buy').submit()")
+    await page.wait_for_selector("[aria-invalid]")
+    assert await page.evaluate("document.documentElement.scrollWidth") == 320
 
 
 async def test_without_scripts_the_last_step_of_an_order_does_not_turn(
