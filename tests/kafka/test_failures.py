@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["browser"]
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(300, func_only=True)]
 BROKERS = ("kafka-1", "kafka-2", "kafka-3")
 
 

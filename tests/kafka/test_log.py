@@ -17,7 +17,7 @@ from codebank.settings import Settings
 from tests.eventlog.conformance import TOPIC, LogConformance, join, leave_all, read_until, record, whole
 from tests.kafka.machine import Machine
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90, func_only=True)]
 
 
 @pytest.fixture

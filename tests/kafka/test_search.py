@@ -26,17 +26,19 @@ from codebank.eventlog.kafka.log import KafkaLog
 from codebank.eventlog.kafka.topics import recreate_topics
 from codebank.eventlog.log import EventLog, NewRecord
 from codebank.events import PAYMENTS_TOPIC, SEARCH_DEAD_LETTERS_TOPIC, Event
+from codebank.operate.dead_letters import dismiss_dead_letters, listed_dead_letters, replay_dead_letters
 from codebank.runtime.web.peer import Peer, PeerError
 from codebank.search.connect import CONNECTOR, apply_connectors, read_connectors, remove_search, rewind
 from codebank.search.index import INDEX, SearchIndex
 from codebank.settings import Settings
 from codebank.statement.dead_letters import DeadLetter, dead_letter_of
+from tests.conftest import Databases, settings_for
 from tests.kafka.certificates import make_certificates
 from tests.kafka.machine import Machine
 from tests.search.kibana import fields_read, panel_queries
 from tests.statement.desk import ANA, BIA, Story, payment_id, record_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(120, func_only=True)]
 
 
 @dataclass
@@ -396,6 +398,90 @@ async def test_a_failed_task_is_started_again_by_applying(desk: Desk) -> None:
     await apply_connectors(desk.settings, print)
 
     assert len(await desk.documents_when(lambda documents: len(documents) == 1)) == 1
+
+
+#: What keeps an index from being written to, and what ends it: method, path, document.
+Call = tuple[str, str, dict[str, Any] | None]
+WRITE, CLUSTER = f"/{INDEX}/_settings", "/_cluster/settings"
+HARMS: dict[str, tuple[list[Call], list[Call]]] = {
+    "closed": ([("POST", f"/{INDEX}/_close", None)], [("POST", f"/{INDEX}/_open", None)]),
+    "blocked": (
+        [("PUT", WRITE, {"index.blocks.write": True})], [("PUT", WRITE, {"index.blocks.write": None})],
+    ),
+    "read only": (
+        [("PUT", WRITE, {"index.blocks.read_only": True})], [("PUT", WRITE, {"index.blocks.read_only": None})],
+    ),
+    "of a full disk": (
+        [("PUT", WRITE, {"index.blocks.read_only_allow_delete": True})],
+        [("PUT", WRITE, {"index.blocks.read_only_allow_delete": None})],
+    ),
+    "of a cluster that is read only": (
+        [("PUT", CLUSTER, {"persistent": {"cluster.blocks.read_only": True}})],
+        [("PUT", CLUSTER, {"persistent": {"cluster.blocks.read_only": None}})],
+    ),
+    "missing, and not to be made": (
+        [("PUT", CLUSTER, {"persistent": {"action.auto_create_index": "false"}}), ("DELETE", f"/{INDEX}", None)],
+        [("PUT", CLUSTER, {"persistent": {"action.auto_create_index": None}}), ("PUT", f"/{INDEX}", None)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", HARMS)
+async def test_trap_b26_an_index_that_takes_nothing_for_a_while_makes_no_dead_letters(
+    desk: Desk, everything: Machine, state: str
+) -> None:
+    harm, heal = HARMS[state]
+    for method, path, document in harm:
+        await desk.search.ask(method, path, document)
+    try:
+        story = Story().opened().paid(1).paid(2)
+        good = record_of(story.events[1])
+        poison = NewRecord(good.key, good.value.replace(b'"amount_minor":1,', b'"amount_minor":"one",'), good.headers)
+        await desk.append(*story.events, poison, *Story(BIA).opened().paid(3).events)
+        async with asyncio.timeout(40):
+            while not sum(
+                task["attempts-failed-total"]
+                for task in await asyncio.to_thread(_beans, everything, "kafka.connect:type=plugins,connector=*,task=*")
+            ):
+                pass
+        letters = (await desk.log.ends(SEARCH_DEAD_LETTERS_TOPIC)).get(0, 0)
+        (connector,) = await read_connectors(desk.settings)
+    finally:
+        for method, path, document in heal:
+            await desk.search.ask(method, path, document)
+
+    found = await desk.documents_when(lambda documents: len(documents) == 3)
+    put_aside = await desk.dead_letters(1)
+
+    assert letters == 0
+    assert connector.runs
+    assert sorted(document["amount_minor"] for document in found.values()) == [1, 2, 3]
+    # What the document itself causes is one still, once.
+    assert [dead.value for dead in put_aside] == [poison.value]
+
+
+async def test_a_replayed_letter_of_the_search_says_what_the_connector_makes_of_it(
+    desk: Desk, databases: Databases
+) -> None:
+    servers = {name: getattr(desk.settings, name) for name in ("kafka", "connect", "elasticsearch")}
+    both = settings_for(databases, **servers)
+    story = Story().opened().paid(1)
+    good = record_of(story.events[1])
+    await desk.append(good, NewRecord(good.key, b"\xff not json", good.headers), good)
+    (dead,) = await desk.dead_letters(1)
+
+    (again,) = await replay_dead_letters(both, [])
+    listed = await listed_dead_letters(both)
+
+    assert (again.origin, again.is_applied) == (dead.origin, False)
+    assert [(one["origin"], one["reader"], one["replayed_at"]) for one in listed] == [
+        (str(dead.origin), "search", None)
+    ]
+    # The connector put it aside twice; it is one letter.
+    assert (await desk.log.ends(SEARCH_DEAD_LETTERS_TOPIC))[0] > 1
+
+    assert await dismiss_dead_letters(both, [str(dead.origin)], "another program's") == 1
+    assert await replay_dead_letters(both, []) == []
 
 
 async def test_the_index_refuses_a_write_that_is_no_payment(desk: Desk) -> None:

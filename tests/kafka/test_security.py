@@ -20,7 +20,7 @@ from tests.kafka.certificates import make_certificates
 from tests.kafka.machine import Machine, Process
 from tests.system import free_ports
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90, func_only=True)]
 PASSWORD = "not-a-secret"  # of a broker that lives for one test
 
 

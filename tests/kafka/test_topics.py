@@ -13,7 +13,7 @@ from codebank.events import PAYMENTS_TOPIC
 from codebank.settings import Settings
 from tests.kafka.machine import Machine, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90, func_only=True)]
 
 
 def _wait_until_told(admin: AdminClient, topic: str, partitions: int, replicas: int = 3) -> None:

@@ -31,6 +31,8 @@ _BECAUSE_LENGTH_MAX: Final = 300
 #: How long the connector may take to go back to a record and past it, and how often it is asked.
 _CONNECTOR_SECONDS: Final = 30
 _LOOK_SECONDS: Final = 0.3
+#: How long its letters may take to be on their topic.
+_LETTERS_SECONDS: Final = 5
 #: A partition is rebuilt in one transaction, which waits for a log that may be slow to tell.
 _LOG_PATIENCE: Final = "10min"
 
@@ -120,12 +122,27 @@ async def _replay_search(
     await rewind_search(settings, back)
     if not await _passed(log, until):
         return [Replay(dead.origin, "the connector has not come to it yet; the list will tell") for dead in letters]
-    await gather_search_letters(pool, log)
+    await _put_aside_again(pool, log, letters)
     return [Replay(dead.origin, await settle_replayed(pool, dead)) for dead in letters]
 
 
+async def _put_aside_again(pool: asyncpg.Pool, log: EventLog, letters: Sequence[DeadLetter]) -> None:
+    """Gather what the connector put aside again, for as long as that may still be on its way.
+
+    It does not wait for letters of records that it could not read before it says that it has passed them. One that
+    comes later still is found by whoever gathers next, and waits again.
+    """
+    deadline = asyncio.get_running_loop().time() + _LETTERS_SECONDS
+    while asyncio.get_running_loop().time() < deadline:
+        await gather_search_letters(pool, log)
+        times = {dead.origin: dead.times for dead in await read_search_letters(pool)}
+        if all(times[dead.origin] > dead.times for dead in letters):
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def _passed(log: EventLog, until: Mapping[int, int]) -> bool:
-    """Wait until the connector has read so far; it tells of letters before it tells of that."""
+    """Wait until the connector has read so far; tell whether it did."""
     deadline = asyncio.get_running_loop().time() + _CONNECTOR_SECONDS
     while asyncio.get_running_loop().time() < deadline:
         came = await log.committed(PAYMENTS_TOPIC, group_of(CONNECTOR))

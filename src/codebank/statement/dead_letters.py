@@ -74,6 +74,8 @@ class DeadLetter:
     #: When somebody decided that it never will be, and why.
     dismissed_at: datetime | None = None
     dismissed_because: str = ""
+    #: How often it was put aside.
+    times: int = 1
 
     @property
     def is_waiting(self) -> bool:

@@ -5,6 +5,7 @@ Connect writes a letter each time it cannot index a record, however often it mee
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import asyncpg
@@ -66,14 +67,16 @@ def _row(record: Record) -> store.Row | None:
 async def read_search_letters(pool: asyncpg.Pool) -> list[DeadLetter]:
     """Read the letters of the search, the oldest first."""
     async with pool.acquire() as connection:
-        return [letter_of_row(row, SEARCH_READER) for row in await store.read_all(connection)]
+        return [
+            replace(letter_of_row(row, SEARCH_READER), times=row["times"]) for row in await store.read_all(connection)
+        ]
 
 
 async def settle_replayed(pool: asyncpg.Pool, before: DeadLetter) -> str:
     """Say what became of a letter whose record the connector has passed again: `applied`, or why it was not."""
     origin = before.origin
     async with pool.acquire() as connection:
-        await store.mark_replayed(connection, origin.topic, origin.partition, origin.offset, before.at)
+        await store.mark_replayed(connection, origin.topic, origin.partition, origin.offset, before.times)
     (now,) = [one for one in await read_search_letters(pool) if one.origin == origin]
     return "applied" if now.replayed_at is not None else now.reason
 

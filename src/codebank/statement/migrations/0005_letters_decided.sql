@@ -13,8 +13,10 @@ create table search_letter (
     key bytea not null,
     value bytea not null,
     headers jsonb not null,
-    -- when it was put aside last
+    -- what its record tells: Connect writes no moment of its own
     at timestamptz not null,
+    -- how often it was put aside
+    times int not null default 1,
     replayed_at timestamptz,
     dismissed_at timestamptz,
     dismissed_because text,

@@ -42,11 +42,11 @@ async def put_position(connection: Connection, partition: int, next_offset: int)
 
 
 async def write(connection: Connection, rows: Sequence[Row]) -> None:
-    """Keep letters: one put aside again waits again unless it was dismissed, one met again on its topic is the same."""
+    """Keep letters as they are met on their topic, each once: one put aside again waits again, unless dismissed."""
     await connection.executemany(
         'insert into search_letter (topic, partition, "offset", reason, key, value, headers, at)'
         ' values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (topic, partition, "offset") do update'
-        " set reason = excluded.reason, at = excluded.at, replayed_at = null where search_letter.at < excluded.at",
+        " set reason = excluded.reason, at = excluded.at, replayed_at = null, times = search_letter.times + 1",
         rows,
     )
 
@@ -64,15 +64,15 @@ async def read_all(connection: Connection) -> list[asyncpg.Record]:
     return await connection.fetch('select * from search_letter order by at, topic, partition, "offset"')
 
 
-async def mark_replayed(connection: Connection, topic: str, partition: int, offset: int, at: datetime) -> None:
-    """Remember that a record was indexed at last, unless it was put aside anew since `at`."""
+async def mark_replayed(connection: Connection, topic: str, partition: int, offset: int, times: int) -> None:
+    """Remember that a record was indexed at last, unless it was put aside more often than that meanwhile."""
     await connection.execute(
         "update search_letter set replayed_at = now()"
-        ' where topic = $1 and partition = $2 and "offset" = $3 and at = $4',
+        ' where topic = $1 and partition = $2 and "offset" = $3 and times = $4',
         topic,
         partition,
         offset,
-        at,
+        times,
     )
 
 

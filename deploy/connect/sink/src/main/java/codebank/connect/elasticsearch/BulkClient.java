@@ -21,6 +21,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
+import java.util.Set;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 import org.apache.kafka.connect.errors.ConnectException;
@@ -33,7 +34,7 @@ final class BulkClient {
     /** One document's answer: what became of it, and why. */
     record Answer(Outcome outcome, String reason) { }
 
-    /** Something that a repetition can heal: the server is away, or busy. */
+    /** Something that a repetition can heal: the server is away, or busy, or does not take anything for this index. */
     static final class Unavailable extends Exception {
         Unavailable(String message, Throwable cause) {
             super(message, cause);
@@ -48,8 +49,20 @@ final class BulkClient {
     }
 
     private static final ObjectMapper JSON = new ObjectMapper();
+    private static final int BAD_REQUEST = 400;
     private static final int CONFLICT = 409;
     private static final int PAYLOAD_TOO_LARGE = 413;
+    /**
+     * What Elasticsearch calls a fault of the document itself, as 400. Everything else is of the index or the cluster
+     * (closed, blocked, missing, full, not allowed) and heals once somebody mends it: no document is to blame.
+     */
+    private static final Set<String> OF_THE_DOCUMENT = Set.of(
+            "document_parsing_exception", "mapper_parsing_exception", "strict_dynamic_mapping_exception",
+            "parsing_exception", "parse_exception", "x_content_parse_exception", "json_parse_exception",
+            "number_format_exception", "max_bytes_length_exceeded_exception", "action_request_validation_exception",
+            "illegal_argument_exception");
+    /** An alias without an index to write to is an illegal argument too. */
+    private static final String OF_THE_INDEX = "alias";
 
     private final HttpClient http;
     private final List<URI> urls;
@@ -83,11 +96,11 @@ final class BulkClient {
             if (status == PAYLOAD_TOO_LARGE) {
                 throw new TooLarge();
             }
-            if (heals(status)) {
-                throw elsewhere("Elasticsearch answers " + status, null);
-            }
             if (status != 200) {
                 String said = new String(stream.readNBytes(1000), StandardCharsets.UTF_8);
+                if (heals(status) || said.contains("cluster_block_exception")) {
+                    throw elsewhere("Elasticsearch answers " + status + ": " + said, null);
+                }
                 throw new ConnectException("Elasticsearch refuses the request with " + status + ": " + said);
             }
             return answers(JSON.readTree(stream), documents.size());
@@ -124,19 +137,23 @@ final class BulkClient {
         List<Answer> answers = new ArrayList<>(count);
         for (JsonNode item : items) {
             JsonNode index = item.path("index");
-            answers.add(new Answer(outcome(index.path("status").asInt()), index.path("error").toString()));
+            JsonNode error = index.path("error");
+            answers.add(new Answer(outcome(index.path("status").asInt(), error), error.toString()));
         }
         return answers;
     }
 
-    private static Outcome outcome(int status) {
-        if (status == CONFLICT) {
+    private static Outcome outcome(int status, JsonNode error) {
+        String type = error.path("type").asText();
+        if (status >= 200 && status < 300) {
+            return Outcome.WRITTEN;
+        }
+        if (status == CONFLICT && type.equals("version_conflict_engine_exception")) {
             return Outcome.OLDER;
         }
-        if (heals(status)) {
-            return Outcome.HEALS;
-        }
-        return status >= 200 && status < 300 ? Outcome.WRITTEN : Outcome.REFUSED;
+        boolean own = status == BAD_REQUEST && OF_THE_DOCUMENT.contains(type)
+                && !(type.equals("illegal_argument_exception") && error.path("reason").asText().contains(OF_THE_INDEX));
+        return own ? Outcome.REFUSED : Outcome.HEALS;
     }
 
     private static boolean heals(int status) {

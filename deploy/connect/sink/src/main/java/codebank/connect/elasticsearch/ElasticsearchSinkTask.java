@@ -22,9 +22,9 @@ import org.slf4j.LoggerFactory;
 /**
  * Writes what it is given before it returns, so that Connect commits only positions of what Elasticsearch holds.
  *
- * <p>What can heal (no connection, too busy, an error of the server) is told to Connect, which delivers the same records
- * again after a pause; the documents' versions make that harmless. What cannot heal goes to the dead letters, once the
- * rest of its batch is written.
+ * <p>What can heal (no connection, too busy, an error of the server, an index that is closed or blocked) is told to
+ * Connect, which delivers the same records again after a pause; the documents' versions make that harmless. What a
+ * document itself causes goes to the dead letters, once the rest of its batch is written.
  */
 public final class ElasticsearchSinkTask extends SinkTask {
     private static final Logger LOG = LoggerFactory.getLogger(ElasticsearchSinkTask.class);
@@ -117,7 +117,7 @@ public final class ElasticsearchSinkTask extends SinkTask {
             }
         }
         if (busy != null) {
-            throw new Unavailable("Elasticsearch is busy: " + busy, null);
+            throw new Unavailable("Elasticsearch does not take it now: " + busy, null);
         }
     }
 
