@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,12 @@ def hostile_environment(folder: Path, proxy: str) -> dict[str, str]:
     }
 
 
+def _have_a_terminal() -> None:
+    """Belong to the terminal, and hear of its end: whoever runs these tests may have been told not to."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 @dataclass
 class Terminal:
     """A terminal in which a command runs, until it is closed."""
@@ -98,7 +105,7 @@ class Terminal:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_have_a_terminal,
         )
         os.close(inside)
 

@@ -203,6 +203,7 @@ async def test_work_that_never_began_is_put_away() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_process_hears_whoever_asks_it_to_stop(number: signal.Signals) -> None:
     stop, before = asyncio.Event(), {one: signal.getsignal(one) for one in STOPPING}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs these tests may have been told not to hear it
     when_asked_to_stop(stop.set)
     try:
         signal.raise_signal(number)
