@@ -14,7 +14,7 @@ import httpx
 
 from codebank.bank.test_cards import TEST_CARDS
 from codebank.checkout.app import open_shop as running_shop
-from codebank.checkout.store import seed_products
+from codebank.checkout.store.goods import seed_products
 from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import connect
 from codebank.runtime.watch.telemetry import Telemetry
@@ -29,6 +29,10 @@ TIMEOUT_AFTER_COMMIT = "4000001000000323"
 CVV = "123"
 
 
+#: Makes a browser that nobody has used yet.
+Browsers = Callable[[], httpx.AsyncClient]
+
+
 def card_body(number: str = APPROVED, **changes: Any) -> dict[str, Any]:
     return {"number": number, "expiry_month": 12, "expiry_year": 2034, "cvv": CVV, **changes}
 
@@ -38,9 +42,7 @@ def order_body(number: str = APPROVED, **changes: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(
-    settings: Settings, telemetry: Telemetry | None = None
-) -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
+async def open_shop(settings: Settings, telemetry: Telemetry | None = None) -> AsyncIterator[Browsers]:
     """Run a shop; give a maker of browsers, each with cookies of its own."""
     connection = await connect(settings.database_url("checkout"))
     await seed_products(connection)

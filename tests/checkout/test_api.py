@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -28,16 +28,10 @@ from tests.checkout.shop import (
     orders_of,
     payments_of,
 )
-from tests.conftest import BankServer, settings_for
+from tests.conftest import BankServer
 
 pytestmark = pytest.mark.anyio
-Browsers = Callable[[], httpx.AsyncClient]
 DOCUMENT = json.loads((resources.files("codebank.checkout") / "openapi.json").read_bytes())
-
-
-@pytest.fixture
-def shop_settings(bank_server: BankServer) -> Settings:
-    return settings_for(bank_server.settings.databases, bank_address=bank_server.address)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import asyncpg
 import httpx
 import pytest
 
-from codebank.checkout import store
 from codebank.checkout.order import Approved, Declined, Order, OrderLine, OrderStatus, Outcome, settle
 from codebank.checkout.service import Shop
-from codebank.checkout.store import NewOrder, Settled
+from codebank.checkout.store import orders as store
+from codebank.checkout.store.orders import NewOrder, Settled
 from codebank.money import Money
 from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from codebank.checkout import store
 from codebank.checkout.bank import BankClient
 from codebank.checkout.order import Unknown
+from codebank.checkout.store import orders as store
 from codebank.roles import METRICS
 from codebank.runtime.grpc.tls import Identity
 from codebank.runtime.postgres.pool import connect

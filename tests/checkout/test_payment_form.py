@@ -6,7 +6,6 @@ import html
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -16,23 +15,10 @@ import pytest
 from codebank.card import BRANDS
 from codebank.checkout import web
 from codebank.settings import Settings
-from tests.checkout.shop import APPROVED, fill_basket, open_shop, orders_of, payment_form
+from tests.checkout.shop import APPROVED, Browsers, fill_basket, orders_of, payment_form
 from tests.checkout.typed_cases import EXPIRIES, NUMBERS
-from tests.conftest import BankServer, settings_for
 
 pytestmark = pytest.mark.anyio
-Browsers = Callable[[], httpx.AsyncClient]
-
-
-@pytest.fixture
-def shop_settings(bank_server: BankServer) -> Settings:
-    return settings_for(bank_server.settings.databases, bank_address=bank_server.address)  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-async def browsers(shop_settings: Settings) -> AsyncIterator[Browsers]:
-    async with open_shop(shop_settings) as made:
-        yield made
 
 
 def error_at(page: httpx.Response, field: str) -> str:

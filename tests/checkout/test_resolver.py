@@ -13,8 +13,8 @@ import asyncpg
 import httpx
 import pytest
 
-from codebank.checkout import store
-from codebank.checkout.store import Patience
+from codebank.checkout.store import orders as store
+from codebank.checkout.store.orders import Patience
 from codebank.roles import METRICS
 from codebank.runtime.postgres.pool import connect
 from codebank.runtime.watch.telemetry import Telemetry

@@ -22,14 +22,9 @@ from tests.checkout.shop import (
     serving,
     until_ended,
 )
-from tests.conftest import BankServer, Databases, settings_for
+from tests.conftest import Databases, settings_for
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def shop_settings(bank_server: BankServer) -> Settings:
-    return settings_for(bank_server.settings.databases, bank_address=bank_server.address)  # type: ignore[attr-defined]
 
 
 def steps(page: str) -> list[tuple[str, str]]:

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 
 from codebank.checkout import web
 from codebank.checkout.order import description_of
-from codebank.checkout.store import find_order
+from codebank.checkout.store.orders import find_order
 from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from tests.checkout.shop import (
     APPROVED,
     CVV,
     LIMIT_EXCEEDED,
+    Browsers,
     fill_basket,
     open_shop,
     orders_of,
     payment_form,
     payments_of,
 )
-from tests.conftest import BankServer, settings_for
+from tests.conftest import settings_for
 
 pytestmark = pytest.mark.anyio
-Browsers = Callable[[], httpx.AsyncClient]
-
-
-@pytest.fixture
-def shop_settings(bank_server: BankServer) -> Settings:
-    return settings_for(bank_server.settings.databases, bank_address=bank_server.address)  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-async def browsers(shop_settings: Settings) -> AsyncIterator[Browsers]:
-    async with open_shop(shop_settings) as made:
-        yield made
 
 
 async def test_a_purchase_from_the_catalogue_to_the_paid_order(browsers: Browsers, shop_settings: Settings) -> None:

@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from codebank.checkout import store
 from codebank.checkout.order import ITEMS_MAX, PARCELAS_MAX, QUANTITY_MAX, CardInput, Order
 from codebank.checkout.service import Item, Shop
+from codebank.checkout.store import goods
+from codebank.checkout.store import orders as store
 from codebank.checkout.tasks import Tasks
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.runtime.web.http import Json, is_clean_text, one_header, read_json
@@ -80,7 +81,7 @@ def api_routes(shop: Shop, tasks: Tasks) -> list[Route]:
         if not is_clean_text(cursor) or len(cursor) > 60:
             raise invalid(Violation("cursor", "is not a cursor of this list"))
         async with shop.pool.acquire() as connection:
-            found = await store.list_products(connection, cursor, limit + 1)
+            found = await goods.list_products(connection, cursor, limit + 1)
         more = found[limit - 1].slug if len(found) > limit else None
         return Json({"products": [msgspec.to_builtins(item) for item in found[:limit]], "next_cursor": more})
 

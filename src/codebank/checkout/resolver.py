@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from codebank.checkout import store
 from codebank.checkout.order import Unknown, is_overdue
 from codebank.checkout.service import Shop
-from codebank.checkout.store import Patience
+from codebank.checkout.store import orders as store
+from codebank.checkout.store.orders import Patience
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.watch.telemetry import fields
 from codebank.wire import utc_now

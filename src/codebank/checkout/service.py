@@ -16,7 +16,6 @@ from uuid import UUID
 import asyncpg
 
 from codebank.card import brand_of, mask
-from codebank.checkout import store
 from codebank.checkout.bank import BankClient
 from codebank.checkout.catalogue import Product
 from codebank.checkout.lane import CommitLane
@@ -38,7 +37,9 @@ from codebank.checkout.order import (
     settle,
     total_of,
 )
-from codebank.checkout.store import NewOrder, Settled
+from codebank.checkout.store import goods
+from codebank.checkout.store import orders as store
+from codebank.checkout.store.orders import NewOrder, Settled
 from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.runtime.postgres.errors import OUTAGES
 from codebank.runtime.postgres.pool import Connection
@@ -135,7 +136,7 @@ class Shop:
         """
         key = f"page:{attempt_key}"
         async with self.pool.acquire() as connection, connection.transaction():
-            basket = await store.read_basket(connection, basket_id, lock=True)
+            basket = await goods.read_basket(connection, basket_id, lock=True)
             stored = await store.find_order(connection, key=key)
             if stored is not None and stored.order.basket_id == basket_id:
                 return Placed(stored.order, is_new=False)
@@ -167,7 +168,7 @@ class Shop:
         """Make the orders of REST that are right and new, together, and say of every other why there is none."""
         async with self.pool.acquire() as connection:
             slugs = {item.product for wish in wishes for item in wish.items}
-            products = await store.find_products(connection, sorted(slugs))
+            products = await goods.find_products(connection, sorted(slugs))
             drafts = [_draft(wish, products) for wish in wishes]
             added = await store.add_orders(
                 connection,
@@ -236,7 +237,7 @@ class Shop:
             (is_written,) = await store.write_settled(connection, [change])
             if is_written:
                 is_paid = change.after.status == OrderStatus.PAID
-                await store.begin_next_attempt(connection, basket_id, empty=is_paid)
+                await goods.begin_next_attempt(connection, basket_id, empty=is_paid)
         return is_written
 
     async def _write_settled(self, changes: Sequence[Settled]) -> list[bool]:

@@ -13,7 +13,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from codebank.card import BRANDS
-from codebank.checkout import store
 from codebank.checkout.api import read_order_id
 from codebank.checkout.catalogue import Product
 from codebank.checkout.form import expiry_again, is_whole, read_card, read_quantity
@@ -29,6 +28,8 @@ from codebank.checkout.order import (
 )
 from codebank.checkout.orderpage import Limits, order_view
 from codebank.checkout.service import Shop
+from codebank.checkout.store import goods
+from codebank.checkout.store import orders as store
 from codebank.checkout.tasks import Tasks
 from codebank.civil import local_day
 from codebank.errors import Code, CodebankError
@@ -71,13 +72,13 @@ class Web:
     async def catalogue(self, request: Request) -> Response:
         """Show what is on sale."""
         async with self.shop.pool.acquire() as connection:
-            products = await store.list_products(connection, "", 100)
+            products = await goods.list_products(connection, "", 100)
         return await self._page(request, "catalogue.html", {"products": products})
 
     async def product(self, request: Request) -> Response:
         slug = request.path_params["slug"]
         async with self.shop.pool.acquire() as connection:
-            found = await store.find_products(connection, [slug]) if "\0" not in slug else {}
+            found = await goods.find_products(connection, [slug]) if "\0" not in slug else {}
         if slug not in found:
             raise CodebankError(Code.NOT_FOUND, "no such product")
         return await self._product_page(request, found[slug])
@@ -99,14 +100,14 @@ class Web:
         quantity = read_quantity(form.get("quantity", "1"))
         basket = await self._read_basket(request)
         async with self.shop.pool.acquire() as connection, connection.transaction():
-            found = await store.find_products(connection, [slug]) if "\0" not in slug else {}
+            found = await goods.find_products(connection, [slug]) if "\0" not in slug else {}
             if slug not in found:
                 raise CodebankError(Code.NOT_FOUND, "no such product")
             if quantity is not None and (quantity > 0 or not adds):
-                basket_id = basket.basket_id if basket else await store.add_basket(connection)
+                basket_id = basket.basket_id if basket else await goods.add_basket(connection)
                 present = {line.product.slug: line.quantity for line in basket.lines} if basket and adds else {}
                 quantity += present.get(slug, 0)
-                await store.set_quantity(connection, basket_id, slug, min(quantity, QUANTITY_MAX))
+                await goods.set_quantity(connection, basket_id, slug, min(quantity, QUANTITY_MAX))
         if quantity is None or (quantity == 0 and adds):
             wrong = self.pages.say(request, "product.wrong_quantity", count=QUANTITY_MAX)
             return await self._product_page(request, found[slug], wrong, form.get("quantity", "")[:9], 422)
@@ -219,12 +220,12 @@ class Web:
     def _basket_id(self, request: Request) -> UUID | None:
         return _read_uuid(request.cookies.get(_COOKIE, ""))
 
-    async def _read_basket(self, request: Request) -> store.Basket | None:
+    async def _read_basket(self, request: Request) -> goods.Basket | None:
         basket_id = self._basket_id(request)
         if basket_id is None:
             return None
         async with self.shop.pool.acquire() as connection:
-            return await store.read_basket(connection, basket_id)
+            return await goods.read_basket(connection, basket_id)
 
 
 def _to_order(order: Order) -> Response:

@@ -7,7 +7,7 @@ from typing import Final
 from codebank.bank.seed import seed_bank
 from codebank.bank.test_cards import DEMO_ACCOUNT, DEMO_NAME
 from codebank.bank.vault import Vault
-from codebank.checkout.store import seed_products
+from codebank.checkout.store.goods import seed_products
 from codebank.runtime.postgres.pool import connect
 from codebank.settings import Settings
 from codebank.statement.sign_in import password_hasher

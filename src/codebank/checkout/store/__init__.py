@@ -1,0 +1,1 @@
+"""What the shop remembers: every SQL statement of the room, by topic."""
