@@ -20,30 +20,35 @@ class Refusal:
     target: str = "/payment"
 
 
-def _of(code: DeclineCode, way: str, *, target: str = "/payment") -> Refusal:
-    return Refusal(f"decline.{code}", f"order.advice_{way}", f"order.again_{way}", target)
-
-
 #: What each reason means to whoever pays: reason, advice and button always say the same.
-_REFUSALS: Final[Mapping[str, Refusal]] = {
-    DeclineCode.INVALID_NUMBER: _of(DeclineCode.INVALID_NUMBER, "fix_the_data"),
-    DeclineCode.WRONG_CVV: _of(DeclineCode.WRONG_CVV, "fix_the_data"),
-    DeclineCode.WRONG_EXPIRY: _of(DeclineCode.WRONG_EXPIRY, "fix_the_data"),
-    DeclineCode.EXPIRED_CARD: _of(DeclineCode.EXPIRED_CARD, "other_card"),
-    DeclineCode.CARD_BLOCKED: _of(DeclineCode.CARD_BLOCKED, "holder_asks"),
-    DeclineCode.CARD_LOST: _of(DeclineCode.CARD_LOST, "holder_asks"),
-    DeclineCode.CARD_STOLEN: _of(DeclineCode.CARD_STOLEN, "holder_asks"),
-    DeclineCode.ACCOUNT_CLOSED: _of(DeclineCode.ACCOUNT_CLOSED, "other_card"),
-    DeclineCode.LIMIT_EXCEEDED: _of(DeclineCode.LIMIT_EXCEEDED, "smaller_amount"),
-    DeclineCode.TOO_MANY_ATTEMPTS: _of(DeclineCode.TOO_MANY_ATTEMPTS, "try_again_later"),
-    DeclineCode.SUSPECTED_FRAUD: _of(DeclineCode.SUSPECTED_FRAUD, "holder_asks"),
-    DeclineCode.CURRENCY_NOT_HELD: _of(DeclineCode.CURRENCY_NOT_HELD, "other_card"),
-    DeclineCode.INVALID_MERCHANT: _of(DeclineCode.INVALID_MERCHANT, "shop", target="/basket"),
-    DeclineCode.CANCELLED_KEY: _of(DeclineCode.CANCELLED_KEY, "same_card"),
+_WAY_OF: Final = {
+    DeclineCode.INVALID_NUMBER: "fix_the_data",
+    DeclineCode.WRONG_CVV: "fix_the_data",
+    DeclineCode.WRONG_EXPIRY: "fix_the_data",
+    DeclineCode.EXPIRED_CARD: "other_card",
+    DeclineCode.CARD_BLOCKED: "holder_asks",
+    DeclineCode.CARD_LOST: "holder_asks",
+    DeclineCode.CARD_STOLEN: "holder_asks",
+    DeclineCode.ACCOUNT_CLOSED: "other_card",
+    DeclineCode.LIMIT_EXCEEDED: "smaller_amount",
+    DeclineCode.TOO_MANY_ATTEMPTS: "try_again_later",
+    DeclineCode.SUSPECTED_FRAUD: "holder_asks",
+    DeclineCode.CURRENCY_NOT_HELD: "other_card",
+    DeclineCode.INVALID_MERCHANT: "shop",
+    DeclineCode.CANCELLED_KEY: "same_card",
 }
+#: Where a button leads that does not lead to another payment.
+_TARGETS: Final = {"shop": "/basket"}
+
+
+def _going(reason: str, way: str) -> Refusal:
+    return Refusal(reason, f"order.advice_{way}", f"order.again_{way}", _TARGETS.get(way, "/payment"))
+
+
+_REFUSALS: Final[Mapping[str, Refusal]] = {code: _going(f"decline.{code}", way) for code, way in _WAY_OF.items()}
 #: Which of a card's data was wrong is nobody's business who only guesses at them: one reason for all three.
 CARD_DATA: Final = "card_data"
-_CARD_DATA: Final = Refusal("order.reason_card_data", "order.advice_fix_the_data", "order.again_fix_the_data")
+_CARD_DATA: Final = _going("order.reason_card_data", "fix_the_data")
 _GUESSED: Final = frozenset({DeclineCode.INVALID_NUMBER, DeclineCode.WRONG_CVV, DeclineCode.WRONG_EXPIRY})
 #: Of a reason that has no words here: what the bank advises.
 _WAYS: Final[Mapping[str | None, str]] = {
@@ -51,8 +56,8 @@ _WAYS: Final[Mapping[str | None, str]] = {
     Advice.TRY_AGAIN_LATER: "try_again_later",
     Advice.DO_NOT_TRY_AGAIN: "other_card",
 }
-#: Of advice that has no words here: what is right whatever it was.
-_OTHER: Final = ("order.advice_other", "order.again_other")
+#: Where there are no words for the advice: what is right whatever it was.
+_OTHER: Final = "other"
 
 
 def public_code(code: str, *, tells_all: bool) -> str:
@@ -66,8 +71,5 @@ def refusal_of(code: str, advice: str | None, *, tells_all: bool) -> Refusal:
     known = _CARD_DATA if shown == CARD_DATA else _REFUSALS.get(shown)
     reason = known.reason if known else "order.reason_declined"
     if advice is not None and advice not in _WAYS:
-        return Refusal(reason, *_OTHER)
-    if known is None:
-        way = _WAYS.get(advice)
-        return Refusal(reason, f"order.advice_{way}", f"order.again_{way}") if way else Refusal(reason, *_OTHER)
-    return known
+        return _going(reason, _OTHER)
+    return known or _going(reason, _WAYS.get(advice, _OTHER))
