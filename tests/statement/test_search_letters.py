@@ -77,12 +77,12 @@ async def test_a_letter_that_comes_again_after_its_replay_was_not_applied(desk: 
     # The connector went back to it, and could not read it.
     await refuse(desk, 17, "no JSON still")
     await gather_search_letters(desk.pool, desk.log)
-    assert await settle_replayed(desk.pool, before) == "no JSON still"
+    assert await settle_replayed(desk.pool, [before]) == {before.origin: "no JSON still"}
     assert await counts(desk) == (0, 1, 0)
 
     # It went back once more, and could.
     (again,) = await read_search_letters(desk.pool)
-    assert await settle_replayed(desk.pool, again) == "applied"
+    assert await settle_replayed(desk.pool, [again]) == {again.origin: "applied"}
     assert await counts(desk) == (0, 0, 0)
 
     # Somebody rewound it later, to a program that cannot.

@@ -21,7 +21,6 @@ from codebank.statement.dead_letters import DeadLetter, Origin, Replay, dismiss_
 from codebank.statement.rebuild import rebuild
 from codebank.statement.search_letters import (
     SEARCH_READER,
-    dismiss_search_letter,
     gather_search_letters,
     read_search_letters,
     settle_replayed,
@@ -123,7 +122,8 @@ async def _replay_search(
     if not await _passed(log, until):
         return [Replay(dead.origin, "the connector has not come to it yet; the list will tell") for dead in letters]
     await _put_aside_again(pool, log, letters)
-    return [Replay(dead.origin, await settle_replayed(pool, dead)) for dead in letters]
+    became = await settle_replayed(pool, letters)
+    return [Replay(dead.origin, became[dead.origin]) for dead in letters]
 
 
 async def _put_aside_again(pool: asyncpg.Pool, log: EventLog, letters: Sequence[DeadLetter]) -> None:
@@ -166,8 +166,7 @@ async def dismiss_dead_letters(settings: Settings, names: Sequence[str], because
     async with _statement(settings) as (pool, log):
         chosen = await _named(pool, log, names)
         for dead in chosen:
-            decide = dismiss_search_letter if dead.reader == SEARCH_READER else dismiss_letter
-            await decide(pool, dead.origin, because)
+            await dismiss_letter(pool, dead, because)
     return len(chosen)
 
 

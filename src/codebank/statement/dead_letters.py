@@ -185,10 +185,11 @@ async def replay(pool: asyncpg.Pool, origins: Sequence[Origin] | None) -> list[R
     return [Replay(origin, await _replay(pool, known[origin])) for origin in in_order]
 
 
-async def dismiss_letter(pool: asyncpg.Pool, origin: Origin, because: str) -> None:
-    """Decide that a record of the statement's will never be applied."""
+async def dismiss_letter(pool: asyncpg.Pool, dead: DeadLetter, because: str) -> None:
+    """Decide that a record will never be read by whoever put it aside."""
+    table, origin = "dead_letter" if dead.reader == STATEMENT_GROUP else "search_letter", dead.origin
     async with pool.acquire() as connection:
-        await store.dismiss(connection, origin.topic, origin.partition, origin.offset, because)
+        await store.dismiss(connection, table, origin.topic, origin.partition, origin.offset, because)
 
 
 async def _replay(pool: asyncpg.Pool, dead: DeadLetter) -> str:

@@ -5,6 +5,7 @@ Connect writes a letter each time it cannot index a record, however often it mee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -72,16 +73,12 @@ async def read_search_letters(pool: asyncpg.Pool) -> list[DeadLetter]:
         ]
 
 
-async def settle_replayed(pool: asyncpg.Pool, before: DeadLetter) -> str:
-    """Say what became of a letter whose record the connector has passed again: `applied`, or why it was not."""
-    origin = before.origin
+async def settle_replayed(pool: asyncpg.Pool, before: Sequence[DeadLetter]) -> dict[Origin, str]:
+    """Say what became of letters whose records the connector has passed again: `applied`, or why one was not."""
     async with pool.acquire() as connection:
-        await store.mark_replayed(connection, origin.topic, origin.partition, origin.offset, before.times)
-    (now,) = [one for one in await read_search_letters(pool) if one.origin == origin]
-    return "applied" if now.replayed_at is not None else now.reason
-
-
-async def dismiss_search_letter(pool: asyncpg.Pool, origin: Origin, because: str) -> None:
-    """Decide that a record will never be indexed."""
-    async with pool.acquire() as connection:
-        await store.dismiss(connection, origin.topic, origin.partition, origin.offset, because)
+        for dead in before:
+            origin = dead.origin
+            await store.mark_replayed(connection, origin.topic, origin.partition, origin.offset, dead.times)
+    return {
+        now.origin: "applied" if now.replayed_at is not None else now.reason for now in await read_search_letters(pool)
+    }

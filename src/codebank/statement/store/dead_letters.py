@@ -95,10 +95,10 @@ async def count_dismissed(connection: Connection) -> int:
     return count
 
 
-async def dismiss(connection: Connection, topic: str, partition: int, offset: int, because: str) -> None:
-    """Remember that nobody will apply a record, and why: it excuses its number as before."""
+async def dismiss(connection: Connection, table: str, topic: str, partition: int, offset: int, because: str) -> None:
+    """Remember in a table of letters that nobody will read a record, and why: it excuses its number as before."""
     await connection.execute(
-        "update dead_letter set dismissed_at = now(), dismissed_because = $4"
+        f"update {table} set dismissed_at = now(), dismissed_because = $4"
         ' where topic = $1 and partition = $2 and "offset" = $3',
         topic,
         partition,

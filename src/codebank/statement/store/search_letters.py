@@ -74,15 +74,3 @@ async def mark_replayed(connection: Connection, topic: str, partition: int, offs
         offset,
         times,
     )
-
-
-async def dismiss(connection: Connection, topic: str, partition: int, offset: int, because: str) -> None:
-    """Remember that nobody will read a record, and why."""
-    await connection.execute(
-        "update search_letter set dismissed_at = now(), dismissed_because = $4"
-        ' where topic = $1 and partition = $2 and "offset" = $3',
-        topic,
-        partition,
-        offset,
-        because,
-    )
