@@ -19,7 +19,7 @@ from typing import Any, Final
 import uvloop
 
 from codebank.errors import Code, CodebankError
-from codebank.lab.http2 import Connection
+from codebank.lab.http2 import Connection, Fail, Take
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import new_id
 
@@ -30,7 +30,7 @@ BANK_STREAM: Final = "/codebank.v1.Bank/AuthorizeStream"
 STREAM_DEPTH: Final = 4
 #: Stands where a request's key comes; keys are as long.
 _KEY_PLACE: Final = b"bench-0000000000000000-000000000"
-CALL_SECONDS: Final = 30
+_CALL_SECONDS: Final = 30
 
 
 #: Number, CVV, expiry year and month, token.
@@ -109,6 +109,18 @@ def authorizations(target: Target) -> Iterator[bytes]:
         yield b"%b%b%09d%b" % (before, prefix, serial, after)
 
 
+async def connect(address: str, path: str, key: str, take: Take, fail: Fail) -> Connection:
+    """Connect for calls of one method, with somebody's key. Raises CodebankError where nobody answers."""
+    metadata = (("authorization", f"Bearer {key}"), ("grpc-timeout", f"{_CALL_SECONDS}S"))
+    host, _, port = address.rpartition(":")
+    make = partial(Connection, address, path, metadata, take, fail)
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(make, host, int(port))
+    except OSError as error:
+        raise CodebankError(Code.UNAVAILABLE, f"nobody answers at {address}: {error}") from None
+    return connection
+
+
 @dataclass
 class _Load:
     """What loads have in common: their connections, and how they end."""
@@ -120,17 +132,11 @@ class _Load:
 
     async def _open(self, take: Callable[[int, int, bytes | None], None]) -> None:
         """Open the connections; `take` gets the number of the one, the call and the answer."""
-        loop = asyncio.get_running_loop()
         self._requests = authorizations(self.target)
-        self._finished: asyncio.Future[None] = loop.create_future()
-        host, _, port = self.target.address.rpartition(":")
-        metadata = (("authorization", f"Bearer {self.target.merchant_key}"), ("grpc-timeout", f"{CALL_SECONDS}S"))
+        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        address, key = self.target.address, self.target.merchant_key
         for number in range(self.target.connections):
-            make = partial(Connection, self.target.address, self.path, metadata, partial(take, number), self._fail)
-            try:
-                _, connection = await loop.create_connection(make, host, int(port))
-            except OSError as error:
-                raise CodebankError(Code.UNAVAILABLE, f"nobody answers at {self.target.address}: {error}") from None
+            connection = await connect(address, self.path, key, partial(take, number), self._fail)
             self._connections.append(connection)
 
     def _fail(self, error: CodebankError) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from codebank.errors import Code, CodebankError
 from codebank.lab.http2 import Connection
-from codebank.lab.load import BANK, CALL_SECONDS, Target, Turn, authorizations, timed
+from codebank.lab.load import BANK, Target, Turn, authorizations, connect, timed
 from codebank.v1 import bank_pb2 as pb
 from codebank.wire import new_id
 
@@ -53,7 +53,9 @@ class _Mixed:
         self._requests: Iterator[bytes] = authorizations(self.target)
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for path in (BANK, _CANCEL, *_OF_OPERATOR):
-            await self._open(path)
+            key = self.target.operator_key if path in _OF_OPERATOR else self.target.merchant_key
+            take = partial(self._take, path)
+            self._connections[path] = await connect(self.target.address, path, key, take, self._fail)
         began = time.perf_counter_ns()
         self._until = began + seconds * 10**9
         for _ in range(callers):
@@ -66,13 +68,6 @@ class _Mixed:
                 connection.close()
         elapsed = (time.perf_counter_ns() - began) // 1000
         return Turn(len(self._taken), elapsed, sorted(self._taken), others=len(self._taken) - self._charges)
-
-    async def _open(self, path: str) -> None:
-        key = self.target.operator_key if path in _OF_OPERATOR else self.target.merchant_key
-        metadata = (("authorization", f"Bearer {key}"), ("grpc-timeout", f"{CALL_SECONDS}S"))
-        make = partial(Connection, self.target.address, path, metadata, partial(self._take, path), self._fail)
-        host, _, port = self.target.address.rpartition(":")
-        _, self._connections[path] = await asyncio.get_running_loop().create_connection(make, host, int(port))
 
     def _next(self) -> None:
         """Let a caller do what is next."""
