@@ -21,7 +21,7 @@ def fold_spaces(text: str) -> str:
     """
     if not text.isascii():
         text = "".join(" " if unicodedata.category(letter)[0] == "Z" else letter for letter in text)
-    return " ".join(part for part in text.split(" ") if part)
+    return " ".join(filter(None, text.split(" ")))
 
 
 def is_readable(text: str) -> bool:
