@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from starlette.types import ASGIApp
 
 from codebank.audit.proof.prove import prove_once
 from codebank.audit.proof.reconcile import Proof
@@ -30,6 +31,7 @@ from codebank.runtime.postgres.provision import prepare_databases
 from codebank.runtime.watch.health import is_ready
 from codebank.runtime.watch.telemetry import Telemetry
 from codebank.runtime.watch.tracer import open_tracer
+from codebank.runtime.web.serve import serve_app
 from codebank.settings import DATABASES, READER_ROLE, Settings
 from tests.conftest import TEST_MERCHANT_KEY, TEST_OPERATOR_KEY, TEST_VAULT_KEY, Databases, settings_for
 
@@ -134,6 +136,30 @@ class System:
 
 CODEBANK = [sys.executable, "-m", "codebank"]
 PORTS = ("bank_port", "checkout_port", "statement_port", "audit_port", *(role.health_port for role in ROLES.values()))
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp, on_stop: Callable[[], None] = lambda: None) -> AsyncIterator[int]:
+    """Serve an application on a port of its own until the end of the block, and give the port."""
+    port, ready, stop = free_port(), asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(
+        serve_app(
+            app,
+            "127.0.0.1",
+            port,
+            stop,
+            grace_seconds=1,
+            keep_alive_seconds=5,
+            on_ready=ready.set,
+            on_stop=on_stop,
+        )
+    )
+    await ready.wait()
+    try:
+        yield port
+    finally:
+        stop.set()
+        await serving
 
 
 def own_environment(state: Path, **settings: object) -> dict[str, str]:

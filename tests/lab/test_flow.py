@@ -15,12 +15,11 @@ from codebank.lab.meters import UPKEEP, Meters, read_meters
 from codebank.lab.pages import Page, open_pages
 from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import HealthServer, Telemetry
-from codebank.runtime.web.serve import serve_app
 from codebank.settings import Settings
 from codebank.statement.app import open_statement
 from codebank.statement.live import Hub
 from tests.statement.desk import ANA, BIA, Desk, Story, open_desk, payment_id, record_of
-from tests.system import free_port
+from tests.system import free_port, served
 
 pytestmark = pytest.mark.anyio
 
@@ -53,26 +52,8 @@ async def test_a_payment_that_is_on_the_log_twice_leaves_no_figure(desk: Desk) -
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[tuple[Settings, Hub]]:
     """Serve the statement's pages; give settings that name where, and what lets the pages go."""
-    port, ready, stop = free_port(), asyncio.Event(), asyncio.Event()
-    async with open_statement(settings, Telemetry(METRICS)) as (app, hub):
-        served = asyncio.create_task(
-            serve_app(
-                app,
-                "127.0.0.1",
-                port,
-                stop,
-                grace_seconds=1,
-                keep_alive_seconds=5,
-                on_ready=ready.set,
-                on_stop=hub.close,
-            )
-        )
-        await ready.wait()
-        try:
-            yield Settings(statement_url=f"http://127.0.0.1:{port}"), hub
-        finally:
-            stop.set()
-            await served
+    async with open_statement(settings, Telemetry(METRICS)) as (app, hub), served(app, hub.close) as port:
+        yield Settings(statement_url=f"http://127.0.0.1:{port}"), hub
 
 
 async def test_pages_are_signed_in_each_for_its_account_and_note_when_they_are_shown_what(

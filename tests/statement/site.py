@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -12,12 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codebank.roles import METRICS
 from codebank.runtime.watch.telemetry import Telemetry
-from codebank.runtime.web.serve import serve_app
 from codebank.settings import Settings
 from codebank.statement.app import open_statement
 from codebank.statement.live import Hub
 from tests.statement.desk import Desk, Story, add_people, open_desk, sign_in
-from tests.system import free_port
+from tests.system import served
 
 
 @dataclass
@@ -65,28 +63,14 @@ class Site:
 @contextlib.asynccontextmanager
 async def open_site(settings: Settings) -> AsyncIterator[Site]:
     """Serve the pages of an account that was opened."""
-    port = free_port()
     await add_people(settings)
-    ready, stop = asyncio.Event(), asyncio.Event()
-    async with open_desk(settings) as desk, open_statement(settings, Telemetry(METRICS)) as (app, hub):
+    async with contextlib.AsyncExitStack() as stack:
+        desk = await stack.enter_async_context(open_desk(settings))
+        app, hub = await stack.enter_async_context(open_statement(settings, Telemetry(METRICS)))
         counted = Counted(app)
-        serving = asyncio.create_task(
-            serve_app(
-                counted,
-                "127.0.0.1",
-                port,
-                stop,
-                grace_seconds=1,
-                keep_alive_seconds=5,
-                on_ready=ready.set,
-                on_stop=hub.close,
-            )
-        )
-        await ready.wait()
+        port = await stack.enter_async_context(served(counted, hub.close))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=8) as ana:
             await sign_in(ana)
             site = Site(ana, desk, hub, counted, port)
             await site.show(0)
             yield site
-        stop.set()
-        await serving
