@@ -36,6 +36,8 @@ async def page(system: System, browser: Browser) -> Page:  # noqa: F811
     await made.goto(f"{system.settings.checkout_home()}/products/caneca-esmaltada")
     await made.click(".buy .button")
     await made.click("text=Ir para o pagamento")
+    # Until its scripts have run: a buyer who is quicker is read by the shop, but not written anew in the field.
+    await made.wait_for_url("**/payment")
     return made
 
 
@@ -263,6 +265,7 @@ async def test_a_bank_that_stays_silent_ends_in_a_cancelled_order_that_offers_th
         await page.goto(f"{made.settings.checkout_home()}/products/caneca-esmaltada")
         await page.click(".buy .button")
         await page.click("text=Ir para o pagamento")
+        await page.wait_for_url("**/payment")
         await fill_card(page)
         await made.stop("bank")
         await page.click("[data-pay]")
