@@ -421,7 +421,8 @@ HARMS: dict[str, tuple[list[Call], list[Call]]] = {
     ),
     "missing, and not to be made": (
         [("PUT", CLUSTER, {"persistent": {"action.auto_create_index": "false"}}), ("DELETE", f"/{INDEX}", None)],
-        [("PUT", CLUSTER, {"persistent": {"action.auto_create_index": None}}), ("PUT", f"/{INDEX}", None)],
+        # In this order: Connect makes the index itself as soon as it may.
+        [("PUT", f"/{INDEX}", None), ("PUT", CLUSTER, {"persistent": {"action.auto_create_index": None}})],
     ),
 }  # fmt: skip
 
