@@ -119,6 +119,47 @@ async def test_a_lane_under_load_lets_more_arrive(monkeypatch: pytest.MonkeyPatc
     assert lane.batches == [["a"], ["b", "c", "d", "e"]]
 
 
+async def test_a_lane_waits_for_a_handful_of_callers_only_until_they_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", 60)
+    lane = Lane()
+    async with running(lane) as batcher:
+        first = submit(batcher, "a")
+        await reached(lane, 1)
+        others = [submit(batcher, name) for name in "bcd"]
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await first
+        again = submit(batcher, "a2")
+        await asyncio.gather(*others, again)
+
+    assert lane.batches == [["a"], ["b", "c", "d", "a2"]]
+
+
+async def test_a_lane_that_saw_many_callers_waits_whole_for_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", 0.3)
+    lane = Lane()
+    async with running(lane) as batcher:
+        many = [submit(batcher, f"a{number}") for number in range(12)]
+        await reached(lane, 1)
+        few = [submit(batcher, name) for name in "bcd"]
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await asyncio.gather(*many)
+        lane.gate.clear()
+        await reached(lane, 2)
+        others = [submit(batcher, name) for name in "efg"]
+        await asyncio.sleep(0)
+        lane.gate.set()
+        await asyncio.gather(*few)
+        late = []
+        for name in "hijk":
+            late.append(submit(batcher, name))
+            await asyncio.sleep(0)
+        await asyncio.gather(*others, *late)
+
+    assert [len(batch) for batch in lane.batches] == [12, 3, 7]
+
+
 @pytest.mark.parametrize("count", [1, 2, 32, 40])
 async def test_a_lane_waits_for_no_more_where_there_are_few_or_enough(
     monkeypatch: pytest.MonkeyPatch, count: int

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 _PATIENCE_SECONDS: Final = 2
 _LOOK_SECONDS: Final = 0.02
 #: So many that came while a commit was under way tell of load, and so many are worth a commit of their own; between
-#: the two the lane waits for more (docs/decisions/0019).
+#: the two the lane waits for more, no longer than a handful of callers needs to be back (docs/decisions/0019).
 _LOAD_OPERATIONS: Final = 3
+_HANDFUL_OPERATIONS: Final = 8
 _ENOUGH_OPERATIONS: Final = 32
 _GATHER_SECONDS: Final = 0.003
 
@@ -88,6 +89,12 @@ class Batcher:
     _waiting_operations: int = 0
     _aside: list[_Message] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    #: How many the last batch had, and how many callers there seem to be.
+    _answered_operations: int = 0
+    _callers: int = 0
+    #: How many a lane waits for, and whether they are here.
+    _wanted_operations: int = 0
+    _complete: asyncio.Event = field(default_factory=asyncio.Event)
     _set_aside: asyncio.Event = field(default_factory=asyncio.Event)
     #: Set when everything that was taken before the close is answered.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -109,6 +116,8 @@ class Batcher:
         self._waiting.append(message)
         self._waiting_operations += len(operations)
         self._arrived.set()
+        if self._waiting_operations >= self._wanted_operations:
+            self._complete.set()
         return await message.answered
 
     async def run(self) -> None:
@@ -131,6 +140,7 @@ class Batcher:
             operations = [operation for message in messages for operation in message.operations]
             started = time.perf_counter()
             results = await self._carry_out_safely(operations)
+            self._answered_operations = len(operations)
             size.observe(len(operations))
             seconds.observe(time.perf_counter() - started)
             first = 0
@@ -173,10 +183,22 @@ class Batcher:
     async def _let_more_arrive(self) -> None:
         """Let a lane that is under load gather: each payment of a larger batch costs less, so all are answered sooner.
 
-        Who finds the lane free goes at once, and so do few: a wait would only make them late.
+        Who finds the lane free goes at once, and so do one or two: a wait would only make them late. A handful of
+        callers is waited for until all of them are here, who were just answered among them.
         """
-        if _LOAD_OPERATIONS <= self._waiting_operations < _ENOUGH_OPERATIONS and not self._is_closing:
+        if not _LOAD_OPERATIONS <= self._waiting_operations < _ENOUGH_OPERATIONS or self._is_closing:
+            return
+        callers = self._waiting_operations + self._answered_operations
+        # Many who come one by one look like few for a moment, so what was seen is forgotten slowly.
+        self._callers = max(callers, self._callers - 1)
+        if self._callers > _HANDFUL_OPERATIONS:
             await asyncio.sleep(_GATHER_SECONDS)
+            return
+        self._wanted_operations = callers
+        self._complete.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await self._complete.wait()
 
     def _gather(self) -> list[_Message]:
         now = time.monotonic()
