@@ -134,7 +134,8 @@ class System:
             yield browser
 
 
-CODEBANK = [sys.executable, "-m", "codebank"]
+#: As the installed command does it: the folder where one stands is none of its business.
+CODEBANK = [sys.executable, "-P", "-m", "codebank"]
 PORTS = ("bank_port", "checkout_port", "statement_port", "audit_port", *(role.health_port for role in ROLES.values()))
 
 
@@ -207,9 +208,18 @@ class RoleProcess:
         return float(line.split()[1])
 
 
+def strange_folder(parent: Path) -> Path:
+    """Make a folder to start programs in, whose files have names of modules that they need."""
+    folder = parent / "strange"
+    folder.mkdir(exist_ok=True)
+    for name in ("json", "asyncpg", "codebank"):
+        (folder / f"{name}.py").write_text(f'raise SystemExit("{name}.py of the folder was taken for the module")')
+    return folder
+
+
 def _start(words: list[str], environment: Mapping[str, str], log_path: Path) -> subprocess.Popen[bytes]:
     with log_path.open("wb") as log:
-        return subprocess.Popen([*CODEBANK, *words], env=environment, stderr=log)
+        return subprocess.Popen([*CODEBANK, *words], env=environment, stderr=log, cwd=strange_folder(log_path.parent))
 
 
 @contextlib.asynccontextmanager
@@ -240,7 +250,7 @@ def children(state: Path, role: str) -> list[int]:
             mine = str(state).encode() in (path / "environ").read_bytes()
         except OSError:
             continue
-        if words[3:5] == [b"run", role.encode()] and mine:
+        if words[4:6] == [b"run", role.encode()] and mine:
             found.append(int(path.name))
     return found
 

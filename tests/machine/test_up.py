@@ -18,7 +18,7 @@ import pytest
 
 from codebank.machine.keys import KEYS
 from codebank.roles import ROLES
-from tests.system import CODEBANK, children, own_environment
+from tests.system import CODEBANK, children, own_environment, strange_folder
 
 
 @dataclass
@@ -33,7 +33,12 @@ class Machine:
         """Start everything in the background."""
         with (self.state.parent / "up.out").open("w") as output:
             process = subprocess.Popen(
-                [*CODEBANK, "up"], env=self.environment, stdout=output, stderr=subprocess.STDOUT, text=True
+                [*CODEBANK, "up"],
+                env=self.environment,
+                cwd=strange_folder(self.state.parent),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
         self.started.append(process)
         return process

@@ -9,7 +9,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from codebank.errors import Code, CodebankError
 from codebank.lab.load import Card, Target
 from codebank.lab.processor import family_microseconds
 from codebank.money import Money
+from codebank.runtime.children import command_of
 from codebank.runtime.postgres.migrate import migrate
 from codebank.runtime.postgres.pool import Connection, connect
 from codebank.runtime.postgres.provision import prepare_databases
@@ -122,7 +122,7 @@ def open_rig(open_server: OpenServer, tell: Tell, accounts: int = 200) -> Iterat
 def serving(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Serve the bank of a bench as a process of its own."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "codebank.lab.benchserver", *arguments], env={**os.environ, **settings.environment()}
+        command_of("codebank.lab.benchserver", *arguments), env={**os.environ, **settings.environment()}
     )
     try:
         asyncio.run(_until_ready(settings, server))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from codebank.errors import Code, CodebankError
 from codebank.lab.buyers import Bought, buy_for_a_while
 from codebank.lab.system import own_environment, running, until_ready
 from codebank.operate.cards import issue_card
+from codebank.runtime.children import command_of
 from codebank.runtime.postgres.pool import connect
 from codebank.settings import READER_ROLE, Settings
 from codebank.wire import new_id
@@ -111,7 +111,7 @@ def open_shop(command: Callable[[Sequence[str]], Sequence[str]], tell: Tell) -> 
     try:
         tell("starting the system")
         with (
-            running(command([sys.executable, "-m", "codebank", "up"]), environment, folder) as system,
+            running(command(command_of("codebank", "up")), environment, folder) as system,
             ProcessPoolExecutor(1, mp_context=get_context("spawn")) as load,
         ):
             asyncio.run(until_ready(settings, system, folder))

@@ -75,8 +75,9 @@ def _name(pid: int) -> str:
     except OSError:
         return ""
     words = command.split()
-    if "run" in words[3:4]:
-        return words[4]
+    _, is_role, role = command.partition(" codebank run ")
+    if is_role:
+        return role.split()[0]
     if command.startswith("postgres: "):
         is_session = words[3:4] == ["[local]"]
         return f"{_POSTGRES} {_READER if words[1] == _READER else words[2]}" if is_session else _POSTGRES

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from codebank.errors import Code, CodebankError
 from codebank.lab.rig import Tell, describe_machine
 from codebank.lab.spending import resident_kilobytes
 from codebank.lab.system import own_environment, running, until_ready
+from codebank.runtime.children import command_of
 from codebank.settings import Settings
 
 FRESH: Final = "fresh"
@@ -59,7 +59,7 @@ def bench_start(rounds: int, tell: Tell) -> StartResult:
         try:
             for name in (FRESH, AGAIN):
                 began = time.perf_counter()
-                with running([sys.executable, "-m", "codebank", "up"], environment, folder) as system:
+                with running(command_of("codebank", "up"), environment, folder) as system:
                     settings = Settings.load(environment)
                     asyncio.run(until_ready(settings, system, folder))
                     milliseconds[name].append(round((time.perf_counter() - began) * 1000))

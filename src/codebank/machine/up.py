@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from codebank.machine.supervisor import Child, Supervisor
 from codebank.machine.unprivileged import make_folder
 from codebank.operate.demo import seed_all
 from codebank.roles import ROLES, all_ports, migrate_all, seen_by
+from codebank.runtime.children import command_of
 from codebank.runtime.files import write_atomically
 from codebank.runtime.postgres.provision import prepare_databases
 from codebank.runtime.process import background, when_asked_to_stop
@@ -120,7 +120,7 @@ def _children(settings: Settings) -> list[Child]:
         children.append(
             Child(
                 name=role.name,
-                argv=[sys.executable, "-m", "codebank", "run", role.name],
+                argv=command_of("codebank", "run", role.name),
                 env={**others, **seen_by(role, settings).environment()},
                 ready=ready,
                 log_path=settings.state / "logs" / f"{role.name}.log",

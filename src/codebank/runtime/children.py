@@ -1,4 +1,4 @@
-"""What a child process does before it becomes another program."""
+"""How child processes are started, and what one does before it becomes another program."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Callable
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+
+
+def command_of(module: str, *arguments: str) -> list[str]:
+    """Give the command that runs a module of ours: no file of the folder where it starts stands in for one."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:

@@ -23,7 +23,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from codebank.errors import Code, CodebankError
-from codebank.runtime.children import die_with_parent
+from codebank.runtime.children import command_of, die_with_parent
 from codebank.runtime.listener import address_of, why
 from codebank.runtime.process import background, pause
 from codebank.runtime.watch.adding import add_up
@@ -162,7 +162,7 @@ class Parent:
     async def _spawn(self) -> _Member:
         with socket.create_server((_LOOPBACK, 0)) as door:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "codebank", "run", self.role, "--health-fd", str(door.fileno())),
+                *command_of("codebank", "run", self.role, "--health-fd", str(door.fileno())),
                 env=dict(self.env),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[door.fileno()],
