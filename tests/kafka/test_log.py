@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
 import pytest
@@ -13,11 +14,17 @@ from codebank.eventlog.kafka.log import KafkaLog
 from codebank.eventlog.kafka.reader import Silence
 from codebank.eventlog.kafka.topics import recreate_topics
 from codebank.eventlog.log import LogUnavailable, partition_of
+from codebank.events import DEAD_LETTERS_TOPIC, PAYMENTS_TOPIC
 from codebank.settings import Settings
+from codebank.statement.dead_letters import DeadLetter, Origin, record_of
+from codebank.wire import utc_now
 from tests.eventlog.conformance import TOPIC, LogConformance, join, leave_all, read_until, record, whole
 from tests.kafka.machine import Machine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.timeout(90, func_only=True)]
+
+#: With its key and its frame, as much as a topic takes.
+_LARGEST_BYTES = 1_048_588 - 100
 
 
 @pytest.fixture
@@ -58,6 +65,35 @@ async def test_a_record_of_another_program_is_told_whatever_it_holds(log: KafkaL
 
     assert [(item.key, item.value) for item in found] == [(b"", b""), (b"\xfe", b"\xff")]
     assert found[0].headers == {"a": "", "b": "\\xff\\x00"}
+
+
+@pytest.mark.parametrize(("letter", "bytes_more"), [(b"\0", 3_000_000), (b"", 0)], ids=["compressed", "plain"])
+async def test_whatever_a_topic_takes_its_dead_letters_take_too(
+    log: KafkaLog, brokers: Machine, letter: bytes, bytes_more: int
+) -> None:
+    plain = random.Random(1).randbytes(_LARGEST_BYTES - (bytes_more and 500_000))
+    producer = Producer(
+        {"bootstrap.servers": brokers.settings.kafka, "message.max.bytes": 8_000_000, "compression.type": "lz4"}
+    )
+    producer.produce(PAYMENTS_TOPIC, value=plain + letter * bytes_more, key=b"key", partition=3)
+    assert producer.flush(10) == 0
+    (found,) = await read_until(await join(log, "g"), 1)
+    dead = DeadLetter(
+        Origin(found.topic, found.partition, found.offset),
+        "statement",
+        "x" * 500,
+        found.key,
+        found.value,
+        {},
+        utc_now(),
+    )
+
+    writer = await log.open_writer(DEAD_LETTERS_TOPIC)
+    await writer.append([record_of(dead)])
+
+    (kept,) = await writer.tail(1)
+    assert kept.value == found.value
+    await writer.close()
 
 
 async def test_a_position_that_is_not_on_the_log_is_told_never_skipped(log: KafkaLog) -> None:

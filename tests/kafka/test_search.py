@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import random
 import shutil
 import ssl
 import subprocess
@@ -425,6 +426,19 @@ HARMS: dict[str, tuple[list[Call], list[Call]]] = {
         [("PUT", f"/{INDEX}", None), ("PUT", CLUSTER, {"persistent": {"action.auto_create_index": None}})],
     ),
 }  # fmt: skip
+
+
+async def test_a_record_as_large_as_its_topic_takes_is_a_dead_letter_too(desk: Desk) -> None:
+    story = Story().opened().paid(1)
+    good = record_of(story.events[1])
+    large = replace(good, value=b"\xff" + random.Random(1).randbytes(900_000))
+    reason_and_all = {f"x{number}": "y" * 1_000 for number in range(140)}
+    await desk.append(replace(large, headers={**good.headers, **reason_and_all}), good)
+
+    (dead,) = await desk.dead_letters(1)
+
+    assert dead.value == large.value
+    assert len(await desk.documents_when(lambda documents: len(documents) == 1)) == 1
 
 
 @pytest.mark.parametrize("state", HARMS)

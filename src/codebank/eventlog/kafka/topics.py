@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 
 #: Topic → how many partitions it has.
 TOPICS: Final = {PAYMENTS_TOPIC: PARTITIONS, DEAD_LETTERS_TOPIC: PARTITIONS, SEARCH_DEAD_LETTERS_TOPIC: 1}
+#: A dead letter is a record of any topic, which has a megabyte by default, and why it is there.
+_LETTER_BYTES: Final = 2 * 1024 * 1024
 #: How long brokers may take to hear of what others know.
 _AGREEMENT_SECONDS: Final = ANSWER_SECONDS * 2
 #: What is said so often in a row, with a pause in between, is believed.
@@ -49,9 +51,10 @@ class TopicReport:
     changes: tuple[str, ...] = ()
 
 
-def config_of(settings: Settings) -> dict[str, str]:
+def config_of(settings: Settings, topic: str) -> dict[str, str]:
     """Say how a topic must be configured: nothing that was acknowledged is ever lost or thrown away."""
-    return {
+    room = {} if topic == PAYMENTS_TOPIC else {"max.message.bytes": str(_LETTER_BYTES)}
+    return room | {
         "min.insync.replicas": str(settings.kafka_min_in_sync),
         "unclean.leader.election.enable": "false",
         "cleanup.policy": "delete",
@@ -168,9 +171,14 @@ def _create(admin: AdminClient, settings: Settings, topics: list[str]) -> set[st
     """Make topics, and tell which of them were not there."""
     if not topics:
         return set()
-    config, replication = config_of(settings), settings.kafka_replication
     wanted = [
-        NewTopic(topic, num_partitions=TOPICS[topic], replication_factor=replication, config=config) for topic in topics
+        NewTopic(
+            topic,
+            num_partitions=TOPICS[topic],
+            replication_factor=settings.kafka_replication,
+            config=config_of(settings, topic),
+        )
+        for topic in topics
     ]
     made = set()
     for topic, future in admin.create_topics(wanted).items():
@@ -196,7 +204,7 @@ def _check(admin: AdminClient, settings: Settings, topic: str, told: Shape, *, c
             f"topic {topic} has {' and '.join(wrong)}; nothing was changed",
             hint="docs/operations.md says what to do about a topic that somebody else made",
         )
-    changes = _correct(admin, topic, config_of(settings))
+    changes = _correct(admin, topic, config_of(settings, topic))
     state = "created" if created else "corrected" if changes else "as it should be"
     return TopicReport(topic, told.partitions, told.replicas, state, changes)
 

@@ -12,6 +12,8 @@ from codebank.eventlog.kafka.lane import Lane
 from codebank.eventlog.kafka.looker import Looker
 from codebank.eventlog.log import Fenced, NewRecord, Record, partition_of
 
+#: Far more than a topic takes: what others wrote, and is put aside, may have been that much before it was compressed.
+_MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 _FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
@@ -30,6 +32,8 @@ class KafkaWriter:
                 "enable.idempotence": True,
                 "linger.ms": 0,
                 "compression.type": "lz4",
+                # How much is too much, compressed, is the topic's say.
+                "message.max.bytes": _MESSAGE_BYTES_MAX,
                 "transaction.timeout.ms": 2 * PATIENCE_SECONDS * 1000,
                 "delivery.timeout.ms": PATIENCE_SECONDS * 1000,
             }
