@@ -353,6 +353,25 @@ async def test_checkout_0002_has_orders_of_before_asked_about_once(postgres: Emb
     assert [row["tries"] for row in tries] == [1, 1]
 
 
+async def test_checkout_0003_keeps_nothing_that_was_made_of_a_number(postgres: EmbeddedPostgres) -> None:
+    order = (
+        "insert into orders (order_id, idempotency_key, request_hash, status, total_minor, currency, parcelas,"
+        " card_masked, card_brand, created_at)"
+        " values ($1, $2, sha256('4000001000000018'), 'pending', 700, 'BRL', 1, '•••• 0018', 'visa', $3)"
+    )
+    async with migrated(postgres, "checkout", 2) as checkout:
+        await checkout.execute(order, UUID(int=1), "api:1", THEN)
+
+        await apply(checkout, "checkout", 3)
+
+        # As the release before goes on to write them.
+        await checkout.execute(order, UUID(int=2), "api:2", THEN)
+        await checkout.execute("update orders set request_hash = sha256('x')")
+        kept = await checkout.fetch("select request_hash, card_expiry from orders")
+
+    assert [tuple(row) for row in kept] == [(b"", None)] * 2
+
+
 async def test_statement_0002_has_letters_of_before_shipped_and_replayed_yet(postgres: EmbeddedPostgres) -> None:
     async with migrated(postgres, "statement", 1) as statement:
         await add_letter(statement, 1)

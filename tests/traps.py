@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent
 DECIDED = [
     *(f"a{number}" for number in (10, 11, *range(13, 21), *range(22, 27))),
     *(f"b{number:02d}" for number in (*range(1, 11), *range(12, 24), 25, 26, 28)),
-    *(f"c{number:02d}" for number in (*range(1, 12), 15, 16)),
+    *(f"c{number:02d}" for number in (*range(1, 12), 13, 15, 16)),
 ]
 
 

@@ -140,7 +140,7 @@ class Settings:
     merchant_key: str = _setting(
         "API key with which the checkout calls the bank; `up` makes one", "", secret=True, read=read_header_secret
     )
-    web_secret: str = _setting("secret with which pages and keys are signed; `up` makes one", "", secret=True)
+    web_secret: str = _setting("secret of the shop; the release before hashes with it; `up` makes one", "", secret=True)
 
     test_cards: bool = _setting("whether the published test cards force their outcomes", False)
     demo: bool = _setting("whether pages show the demo's hints: test cards, the demo cardholder", False)

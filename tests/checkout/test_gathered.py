@@ -52,7 +52,7 @@ def new_order(key: str, quantity: int = 1) -> NewOrder:
     line = OrderLine(product="cafe-especial", name="Café especial", quantity=quantity, unit_price_minor=5_490)
     total = Money(line.total_minor, "BRL")
     order = replace(an_order(), order_id=new_id(), total=total, lines=(line,), created_at=NOW)
-    return NewOrder(order, key, b"hash of " + key.encode(), NOW + timedelta(seconds=3))
+    return NewOrder(order, key, NOW + timedelta(seconds=3))
 
 
 def approved(order: Order) -> Outcome:
@@ -62,7 +62,7 @@ def approved(order: Order) -> Outcome:
 async def kept(checkout: asyncpg.Connection, order: Order) -> Order:
     found = await store.find_order(checkout, order_id=order.order_id)
     assert found is not None
-    return found.order
+    return found
 
 
 async def test_orders_kept_together_are_each_as_it_was_made(checkout: asyncpg.Connection) -> None:
@@ -71,9 +71,7 @@ async def test_orders_kept_together_are_each_as_it_was_made(checkout: asyncpg.Co
     added = await store.add_orders(checkout, new)
 
     assert added == {one.order.order_id for one in new}
-    assert [await store.find_order(checkout, key=one.key) for one in new] == [
-        store.StoredOrder(one.order, one.request_hash) for one in new
-    ]
+    assert [await store.find_order(checkout, key=one.key) for one in new] == [one.order for one in new]
 
 
 async def test_a_key_makes_one_order_however_often_it_is_among_them(checkout: asyncpg.Connection) -> None:

@@ -108,12 +108,12 @@ async def test_the_bank_is_told_the_same_of_an_order_whatever_language_the_buyer
     again = await browser.post("/payment", data=form)
 
     keeper = await connect(shop_settings.database_url("checkout"))
-    stored = await find_order(keeper, key=f"page:{form['attempt']}")
+    order = await find_order(keeper, key=f"page:{form['attempt']}")
     await keeper.close()
-    assert stored is not None
+    assert order is not None
     assert again.headers["location"] == sent.headers["location"]
     assert [payment["description"] for payment in await payments_of(shop_settings)] == ["2 × Caneca esmaltada"]
-    assert description_of(stored.order) == "2 × Caneca esmaltada"
+    assert description_of(order) == "2 × Caneca esmaltada"
 
 
 async def test_trap_a14_a_basket_that_changed_meanwhile_is_not_charged(

@@ -103,10 +103,10 @@ def api_routes(shop: Shop, tasks: Tasks) -> list[Route]:
 
     async def get_order(request: Request) -> Response:
         async with shop.pool.acquire() as connection:
-            kept = await store.find_order(connection, order_id=read_order_id(request))
-        if kept is None:
+            order = await store.find_order(connection, order_id=read_order_id(request))
+        if order is None:
             raise CodebankError(Code.NOT_FOUND, "no such order")
-        return _answer(kept.order, 200, {})
+        return _answer(order, 200, {})
 
     async def openapi(_request: Request) -> Response:
         document = (resources.files("codebank.checkout") / "openapi.json").read_bytes()

@@ -48,9 +48,7 @@ async def open_shop(
     target, identity = settings.bank_target(), Identity.of(settings)
     channels = settings.bank_channels or channels_for(process_count(settings.bank_processes))
     bank = BankClient(target, settings.merchant_key, settings.call_budget_seconds, telemetry, identity, channels)
-    shop = Shop(
-        pool, bank, telemetry, settings.web_secret, settings.resolve_after_seconds, settings.cancel_after_seconds
-    )
+    shop = Shop(pool, bank, telemetry, settings.resolve_after_seconds, settings.cancel_after_seconds)
     tasks = Tasks()
     site = Site(
         section="checkout",

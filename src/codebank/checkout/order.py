@@ -68,10 +68,11 @@ class Order:
     total: Money
     parcelas: int
     lines: tuple[OrderLine, ...]
-    #: Masked; nothing else of the card is kept.
     card_masked: str
     card_brand: str
     created_at: datetime
+    #: As `2034-12`; None where the release before made the order. Nothing else of the card is kept.
+    card_expiry: str | None = None
     #: Whose page made it; None where REST did.
     basket_id: UUID | None = None
     payment_id: UUID | None = None
@@ -107,6 +108,11 @@ class CardInput:
 
     def __repr__(self) -> str:
         return "CardInput(…)"
+
+    @property
+    def expiry(self) -> str:
+        """The last month in which it is good, as `2034-12`."""
+        return f"{self.expiry_year:04}-{self.expiry_month:02}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +74,6 @@ class _Wish:
     """An order of REST that is not made yet."""
 
     key: str
-    request_hash: bytes
     items: Sequence[Item]
     card: CardInput
     parcelas: int
@@ -90,7 +87,6 @@ class Shop:
     pool: asyncpg.Pool
     bank: BankClient
     telemetry: Telemetry
-    secret: str
     resolve_after_seconds: int
     cancel_after_seconds: int
     _placing: CommitLane[_Wish, Placed | CodebankError] = field(init=False)
@@ -110,15 +106,15 @@ class Shop:
     async def find(self, order_id: UUID) -> Order:
         """Read an order that there is."""
         async with self.pool.acquire() as connection:
-            stored = await store.find_order(connection, order_id=order_id)
-        assert stored is not None
-        return stored.order
+            order = await store.find_order(connection, order_id=order_id)
+        assert order is not None
+        return order
 
     async def find_attempt(self, basket_id: UUID, attempt_key: UUID) -> Order | None:
         """Find the order that a page made before."""
         async with self.pool.acquire() as connection:
-            stored = await store.find_order(connection, key=f"page:{attempt_key}")
-        return stored.order if stored is not None and stored.order.basket_id == basket_id else None
+            order = await store.find_order(connection, key=f"page:{attempt_key}")
+        return order if order is not None and order.basket_id == basket_id else None
 
     async def place_basket(
         self,
@@ -137,9 +133,9 @@ class Shop:
         key = f"page:{attempt_key}"
         async with self.pool.acquire() as connection, connection.transaction():
             basket = await goods.read_basket(connection, basket_id, lock=True)
-            stored = await store.find_order(connection, key=key)
-            if stored is not None and stored.order.basket_id == basket_id:
-                return Placed(stored.order, is_new=False)
+            before = await store.find_order(connection, key=key)
+            if before is not None and before.basket_id == basket_id:
+                return Placed(before, is_new=False)
             if basket is None or basket.attempt_key != attempt_key:
                 raise StaleAttempt
             if not basket.lines:
@@ -148,7 +144,7 @@ class Shop:
                 raise TotalChanged
             lines = [line_of(line.product, line.quantity, language) for line in basket.lines]
             order = _new_order(lines, card, parcelas, basket_id, clicked_at)
-            await store.add_orders(connection, [self._new(order, key, b"")])
+            await store.add_orders(connection, [self._new(order, key)])
         return Placed(order, is_new=True)
 
     async def place_items(self, key: str, items: Sequence[Item], card: CardInput, parcelas: int) -> Placed:
@@ -157,9 +153,7 @@ class Shop:
         The key comes first: a repeat is answered with its order, whatever card, catalogue or prices would say by now.
         Raises CodebankError where a field is wrong, or where the key made another order.
         """
-        placed = await self._placing.submit(
-            _Wish(f"api:{key}", self._hash(items, card, parcelas), items, card, parcelas, utc_now())
-        )
+        placed = await self._placing.submit(_Wish(f"api:{key}", items, card, parcelas, utc_now()))
         if isinstance(placed, CodebankError):
             raise placed
         return placed
@@ -173,7 +167,7 @@ class Shop:
             added = await store.add_orders(
                 connection,
                 [
-                    self._new(draft, wish.key, wish.request_hash)
+                    self._new(draft, wish.key)
                     for wish, draft in zip(wishes, drafts, strict=True)
                     if isinstance(draft, Order)
                 ],
@@ -185,14 +179,8 @@ class Shop:
                 for wish, draft in zip(wishes, drafts, strict=True)
             ]
 
-    def _new(self, order: Order, key: str, request_hash: bytes) -> NewOrder:
-        return NewOrder(order, key, request_hash, order.created_at + timedelta(seconds=self.resolve_after_seconds))
-
-    def _hash(self, items: Sequence[Item], card: CardInput, parcelas: int) -> bytes:
-        # Keyed, so that the hash tells nothing of the card; without the CVV, of which nothing may be kept.
-        wanted = ",".join(f"{item.product}*{item.quantity}" for item in sorted(items, key=lambda item: item.product))
-        text = f"{wanted}|{card.number}|{card.expiry_year}-{card.expiry_month}|{parcelas}"
-        return hmac.digest(self.secret.encode(), text.encode(), hashlib.sha256)
+    def _new(self, order: Order, key: str) -> NewOrder:
+        return NewOrder(order, key, order.created_at + timedelta(seconds=self.resolve_after_seconds))
 
     async def pay(self, order: Order, card: CardInput) -> Order:
         """Charge an order and write the answer down. Processing where the answer did not come."""
@@ -265,17 +253,29 @@ def _draft(wish: _Wish, products: Mapping[str, Product]) -> Order | CodebankErro
 
 async def _placed_before(connection: Connection, wish: _Wish, draft: Order | CodebankError) -> Placed | CodebankError:
     """Answer a repeat with its order, whatever would be wrong with it by now."""
-    stored = await store.find_order(connection, key=wish.key)
-    if stored is None:
+    before = await store.find_order(connection, key=wish.key)
+    if before is None:
         assert isinstance(draft, CodebankError)
         return draft
-    if not hmac.compare_digest(stored.request_hash, wish.request_hash):
+    if not _asks_for(wish, before):
         return CodebankError(
             Code.KEY_REUSED,
             "this idempotency key made another order",
             hint="use a new key for a new order; repeat the same request to read its answer",
         )
-    return Placed(stored.order, is_new=False)
+    return Placed(before, is_new=False)
+
+
+def _asks_for(wish: _Wish, order: Order) -> bool:
+    """Tell whether a wish is what an order came of, as far as the order itself tells.
+
+    No hash of the number is kept to tell by: whoever has its key, and the last four digits, finds the others.
+    """
+    wanted = sorted((item.product, item.quantity) for item in wish.items)
+    made = sorted((line.product, line.quantity) for line in order.lines)
+    card = (mask(wish.card.number), brand_of(wish.card.number), wish.card.expiry)
+    kept = (order.card_masked, order.card_brand, order.card_expiry or wish.card.expiry)
+    return (wanted, wish.parcelas, card) == (made, order.parcelas, kept)
 
 
 def _new_order(
@@ -293,6 +293,7 @@ def _new_order(
         lines=tuple(lines),
         card_masked=mask(card.number),
         card_brand=brand_of(card.number),
+        card_expiry=card.expiry,
         created_at=created_at,
         basket_id=basket_id,
     )

@@ -199,13 +199,13 @@ class Web:
 
     async def _order_values(self, request: Request) -> dict[str, Any]:
         async with self.shop.pool.acquire() as connection:
-            kept = await store.find_order(connection, order_id=read_order_id(request))
+            order = await store.find_order(connection, order_id=read_order_id(request))
         # Another browser's order is no order here.
-        if kept is None or kept.order.basket_id is None or kept.order.basket_id != self._basket_id(request):
+        if order is None or order.basket_id is None or order.basket_id != self._basket_id(request):
             raise CodebankError(Code.NOT_FOUND, "no such order")
         limits = Limits(self.shop.cancel_after_seconds, tells_all=self.pages.site.demo)
-        view = order_view(kept.order, self.pages.site.statement_url, utc_now(), limits)
-        return {"order": kept.order, "view": view}
+        view = order_view(order, self.pages.site.statement_url, utc_now(), limits)
+        return {"order": order, "view": view}
 
     async def _page(self, request: Request, template: str, values: dict[str, Any], *, status: int = 200) -> Response:
         basket = await self._read_basket(request)

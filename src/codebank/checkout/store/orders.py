@@ -15,20 +15,11 @@ from codebank.runtime.postgres.pool import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class StoredOrder:
-    """An order with what only the shop knows of it."""
-
-    order: Order
-    request_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class NewOrder:
     """An order that is to be kept."""
 
     order: Order
     key: str
-    request_hash: bytes
     #: When the resolver may look at it.
     resolve_at: datetime
 
@@ -62,10 +53,10 @@ async def add_orders(connection: Connection, new: Sequence[NewOrder]) -> set[UUI
     orders = [one.order for one in new]
     lines = [(order.order_id, place, line) for order in orders for place, line in enumerate(order.lines, start=1)]
     rows = await connection.fetch(
-        "with added as (insert into orders (order_id, basket_id, idempotency_key, request_hash, status, total_minor,"
-        " currency, parcelas, card_masked, card_brand, created_at, resolve_at)"
-        " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[], $6::bigint[], $7::text[],"
-        " $8::int[], $9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[])"
+        "with added as (insert into orders (order_id, basket_id, idempotency_key, status, total_minor,"
+        " currency, parcelas, card_masked, card_brand, created_at, resolve_at, card_expiry)"
+        " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::text[],"
+        " $7::int[], $8::text[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::text[])"
         " on conflict (idempotency_key) do nothing returning order_id),"
         " lines as (insert into order_line (order_id, place, product, name, quantity, unit_price_minor)"
         " select line.* from unnest($13::uuid[], $14::int[], $15::text[], $16::text[], $17::int[], $18::bigint[])"
@@ -74,7 +65,6 @@ async def add_orders(connection: Connection, new: Sequence[NewOrder]) -> set[UUI
         [order.order_id for order in orders],
         [order.basket_id for order in orders],
         [one.key for one in new],
-        [one.request_hash for one in new],
         [order.status for order in orders],
         [order.total.amount_minor for order in orders],
         [order.total.currency for order in orders],
@@ -83,6 +73,7 @@ async def add_orders(connection: Connection, new: Sequence[NewOrder]) -> set[UUI
         [order.card_brand for order in orders],
         [order.created_at for order in orders],
         [one.resolve_at for one in new],
+        [order.card_expiry for order in orders],
         [order_id for order_id, _, _ in lines],
         [place for _, place, _ in lines],
         [line.product for _, _, line in lines],
@@ -93,9 +84,7 @@ async def add_orders(connection: Connection, new: Sequence[NewOrder]) -> set[UUI
     return {row["order_id"] for row in rows}
 
 
-async def find_order(
-    connection: Connection, *, order_id: UUID | None = None, key: str | None = None
-) -> StoredOrder | None:
+async def find_order(connection: Connection, *, order_id: UUID | None = None, key: str | None = None) -> Order | None:
     """Read an order by its id or its key."""
     row = await connection.fetchrow("select * from orders where order_id = $1 or idempotency_key = $2", order_id, key)
     if row is None:
@@ -104,7 +93,7 @@ async def find_order(
         "select product, name, quantity, unit_price_minor from order_line where order_id = $1 order by place",
         row["order_id"],
     )
-    return StoredOrder(_order(row, lines), row["request_hash"])
+    return _order(row, lines)
 
 
 def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
@@ -117,6 +106,7 @@ def _order(row: asyncpg.Record, lines: Sequence[asyncpg.Record]) -> Order:
         card_masked=row["card_masked"],
         card_brand=row["card_brand"],
         created_at=row["created_at"],
+        card_expiry=row["card_expiry"],
         basket_id=row["basket_id"],
         payment_id=row["payment_id"],
         decline_code=row["decline_code"],

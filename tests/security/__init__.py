@@ -1,0 +1,1 @@
+"""Attacks that succeeded once, each a test."""
