@@ -20,6 +20,7 @@ from codebank.errors import Code, CodebankError, Violation, invalid
 from codebank.runtime.web.http import Json, is_clean_text, one_header, read_json
 
 PAGE_SIZE_MAX: Final = 50
+_LIMIT_DIGITS_MAX: Final = 9
 _PROCESSING_RETRY_SECONDS: Final = "1"
 
 
@@ -156,6 +157,6 @@ def read_order_id(request: Request) -> UUID:
 
 def read_limit(text: str) -> int:
     """Read how many rows a page shall have."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_SIZE_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= _LIMIT_DIGITS_MAX and 1 <= int(text) <= PAGE_SIZE_MAX):
         raise invalid(Violation("limit", f"must be 1 to {PAGE_SIZE_MAX}"))
     return int(text)
