@@ -103,8 +103,11 @@ async def test_a_charge_that_finds_the_lane_free_goes_at_once_and_the_others_tog
     assert [keys_of(answer) for answer in answers] == [["a"], ["b"], ["c", "d"], ["e"]]
 
 
-async def test_a_lane_under_load_lets_more_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", 0.3)
+@pytest.mark.parametrize("gather_seconds", [0.3, 60])
+async def test_a_lane_under_load_lets_more_arrive_and_waits_for_a_handful_only_until_they_are_back(
+    monkeypatch: pytest.MonkeyPatch, gather_seconds: float
+) -> None:
+    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", gather_seconds)
     lane = Lane()
     async with running(lane) as batcher:
         first = submit(batcher, "a")
@@ -117,22 +120,6 @@ async def test_a_lane_under_load_lets_more_arrive(monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(*others, late)
 
     assert lane.batches == [["a"], ["b", "c", "d", "e"]]
-
-
-async def test_a_lane_waits_for_a_handful_of_callers_only_until_they_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codebank.bank.batch._GATHER_SECONDS", 60)
-    lane = Lane()
-    async with running(lane) as batcher:
-        first = submit(batcher, "a")
-        await reached(lane, 1)
-        others = [submit(batcher, name) for name in "bcd"]
-        await asyncio.sleep(0)
-        lane.gate.set()
-        await first
-        again = submit(batcher, "a2")
-        await asyncio.gather(*others, again)
-
-    assert lane.batches == [["a"], ["b", "c", "d", "a2"]]
 
 
 async def test_a_lane_that_saw_many_callers_waits_whole_for_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
